@@ -1,0 +1,89 @@
+"""pytest fixtures: one standard guest each, built at the first use in a session and kept in the cache.
+
+``KSHELL_GUEST=off`` skips every test that needs a guest. Otherwise one that cannot be had is a failure where
+``CI=true``, and a skip with the reason elsewhere. Load with ``pytest_plugins = ["tests.guest.fixtures"]``.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from .build import prepare
+from .image import GuestImage
+from .progress import RigError, RigUnavailable
+from .spec import GuestSpec, named_spec
+
+
+def have(spec: GuestSpec) -> GuestImage:
+    """Return a guest's image, or skip or fail the test that asked for it."""
+    if os.environ.get("KSHELL_GUEST") == "off":
+        pytest.skip("guests are switched off (KSHELL_GUEST=off)")
+    try:
+        return prepare(spec)
+    except RigUnavailable as error:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"no guest {spec.name}: {error}", pytrace=False)
+        pytest.skip(f"no guest {spec.name}: {error}")
+    except RigError as error:  # the guest was started and did not do its work: never a reason to skip
+        pytest.fail(f"guest {spec.name}: {error}", pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def guest_61() -> GuestImage:
+    """Linux 6.1, 256 MiB, 4-level paging, KASLR, VMCOREINFO."""
+    return have(named_spec("6.1"))
+
+
+@pytest.fixture(scope="session")
+def guest_612() -> GuestImage:
+    """Linux 6.12, else as guest_61."""
+    return have(named_spec("6.12"))
+
+
+@pytest.fixture(scope="session")
+def guest_la57() -> GuestImage:
+    """Linux 6.1 with 5-level paging."""
+    return have(named_spec("la57"))
+
+
+@pytest.fixture(scope="session")
+def guest_nokaslr() -> GuestImage:
+    """Linux 6.1 at its link addresses."""
+    return have(named_spec("nokaslr"))
+
+
+@pytest.fixture(scope="session")
+def guest_novmcoreinfo() -> GuestImage:
+    """Linux 6.1 whose dumps have no VMCOREINFO note."""
+    return have(named_spec("novmcoreinfo"))
+
+
+@pytest.fixture(scope="session")
+def guest_kdump() -> GuestImage:
+    """Linux 6.1 that panicked: a crash kernel's vmcore and makedumpfile's formats of it."""
+    return have(named_spec("kdump"))
+
+
+@pytest.fixture(scope="session")
+def guest_kdump_612() -> GuestImage:
+    """Linux 6.12, else as guest_kdump."""
+    return have(named_spec("kdump-6.12"))
+
+
+@pytest.fixture(scope="session", params=["6.1", "6.12"])
+def guest(request: pytest.FixtureRequest) -> GuestImage:
+    """Each kernel series in turn."""
+    return have(named_spec(str(request.param)))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "guest: needs a Linux guest's dump (built by tests/guest, slow the first time)")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test that asks for a guest, so that ``-m "not guest"`` leaves them out."""
+    for item in items:
+        if any(name == "guest" or name.startswith("guest_") for name in getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.guest)

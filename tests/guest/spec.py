@@ -1,0 +1,70 @@
+"""What a guest is: its kernel, its machine, what runs in it, what is taken from it; and the standard guests by name."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+
+
+@dataclass(frozen=True)
+class GuestSpec:
+    """One guest. Two equal specs, built with the same packages and rig, are the same cached image."""
+
+    name: str
+    kernel: str = "6.1"
+    """series ("6.1", "6.12") or exact version ("6.1.0-55")"""
+    memory: int = 256
+    """MiB"""
+    cpus: int = 2
+    kaslr: bool = True
+    five_levels: bool = False
+    """57-bit virtual addresses"""
+    vmcoreinfo: bool = True
+    """QEMU's dumps carry the kernel's VMCOREINFO note"""
+    crash: bool = False
+    """panic and let a crash kernel save /proc/vmcore, instead of dumping through QEMU"""
+    processes: int = 0
+    """extra sleeping processes"""
+    files: int = 0
+    """extra empty files in tmpfs"""
+    swap: bool = True
+    """part of one process is swapped out to zram"""
+    arguments: str = ""
+    """more kernel command line"""
+    timeout: float = 300.0
+    """seconds from power-on until the guest must be ready (and, with crash, saved)"""
+
+    def facts(self) -> dict[str, object]:
+        """Return what decides the guest's content: all but the name and the patience."""
+        return {name: value for name, value in asdict(self).items() if name not in ("name", "timeout")}
+
+
+CRASH_MEMORY = 256
+"""MiB set aside for the crash kernel"""
+
+_BASE = GuestSpec("6.1")
+
+STANDARD: dict[str, GuestSpec] = {
+    spec.name: spec
+    for spec in (
+        _BASE,
+        GuestSpec("6.12", kernel="6.12"),
+        replace(_BASE, name="la57", five_levels=True),
+        replace(_BASE, name="nokaslr", kaslr=False),
+        replace(_BASE, name="novmcoreinfo", vmcoreinfo=False),
+        replace(_BASE, name="kdump", memory=1024, crash=True, timeout=600.0),
+        GuestSpec("kdump-6.12", kernel="6.12", memory=1024, crash=True, timeout=600.0),
+        replace(_BASE, name="big", memory=2048, processes=8000, files=60000, timeout=1800.0),
+    )
+}
+
+
+def named_spec(name: str) -> GuestSpec:
+    """Return a standard guest by name; a kernel version is a name too ("6.1.0-55").
+
+    :raises KeyError: there is none
+    """
+    if name in STANDARD:
+        return STANDARD[name]
+    if name[:1].isdigit():
+        return GuestSpec(name, kernel=name)
+    raise KeyError(f"no guest named {name!r}; there are {', '.join(STANDARD)}")

@@ -1,0 +1,117 @@
+"""The rig's own pure parts: archives, sparse copies, cache keys, the oracle's parsers."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from .build import key, unpack_oracle
+from .cache import appearing, copy_sparse
+from .initramfs import Archive, iter_entries
+from .libraries import needed
+from .oracle import parse_kallsyms_line, parse_kmsg, parse_maps_line, parse_module_line, parse_stat
+from .spec import STANDARD, GuestSpec, named_spec
+
+
+def test_archive_round_trip() -> None:
+    archive = Archive()
+    archive.file("etc/deep/odd", b"123")
+    archive.file("/empty", b"")
+    archive.link("bin/sh", "busybox")
+    data = archive.to_bytes()
+    assert dict(iter_entries(data)) == {"etc/deep/odd": b"123", "empty": b""}
+    assert len(data) % 4 == 0
+
+
+@pytest.mark.skipif(shutil.which("cpio") is None, reason="cpio is not installed")
+def test_archive_is_what_cpio_reads() -> None:
+    archive = Archive()
+    archive.file("folder/file", b"x")
+    done = subprocess.run(["cpio", "-t"], input=archive.to_bytes(), capture_output=True, check=True)
+    assert done.stdout.split() == [b"folder", b"folder/file"]
+
+
+def test_truncated_archive_is_an_error() -> None:
+    archive = Archive()
+    archive.file("file", b"content")
+    data = archive.to_bytes()
+    for size in range(0, len(data) - 4, 7):
+        with pytest.raises(ValueError, match="cpio"):
+            list(iter_entries(data[:size]))
+
+
+def test_oracle_names_stay_inside(tmp_path: Path) -> None:
+    archive = Archive()
+    archive.file("../outside", b"x")
+    (tmp_path / "drive").write_bytes(archive.to_bytes())
+    with pytest.raises(ValueError, match="outside its folder"):
+        unpack_oracle(tmp_path / "drive", tmp_path / "oracle")
+    assert not (tmp_path / "outside").exists()
+
+
+@pytest.mark.parametrize("start, size", [(0, None), (0, 150_000), (0, 200_001), (1 << 20, 300_000), (4096, 65_536)])
+def test_copy_sparse(tmp_path: Path, start: int, size: int | None) -> None:
+    content = bytearray(2 << 20)
+    source = tmp_path / "source"
+    with source.open("wb", buffering=0) as handle:
+        handle.truncate(len(content))
+        for offset in (0, 4096, 70_001, 200_000, 1 << 20, (1 << 20) + 299_999, len(content) - 1):
+            content[offset] = offset % 251 + 1
+            os.pwrite(handle.fileno(), content[offset : offset + 1], offset)  # the rest stays a hole
+    copy_sparse(source, tmp_path / "copy", size, start)
+    copied = (tmp_path / "copy").read_bytes()
+    assert copied == content[start : None if size is None else start + size]
+
+
+def test_folder_appears_whole_or_not(tmp_path: Path) -> None:
+    final = tmp_path / "final"
+    with pytest.raises(RuntimeError), appearing(final) as work:
+        (work / "file").touch()
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+    with appearing(final) as work:
+        (work / "file").touch()
+    assert [path.name for path in tmp_path.iterdir()] == ["final"]
+
+
+def test_key_follows_content_not_name() -> None:
+    spec = GuestSpec("a")
+    packages = ["linux=1", "tcc=2"]
+    assert key(spec, packages) == key(replace(spec, name="b", timeout=1.0), packages[::-1])
+    assert key(spec, packages) != key(replace(spec, memory=512), packages)
+    assert key(spec, packages) != key(spec, ["linux=2", "tcc=2"])
+
+
+def test_standard_names() -> None:
+    assert all(named_spec(name).name == name for name in STANDARD)
+    assert named_spec("6.1.0-55").kernel == "6.1.0-55"
+    with pytest.raises(KeyError, match="there are"):
+        named_spec("nonsense")
+
+
+def test_needed_of_a_static_file() -> None:
+    header = b"\x7fELF\2\1\1" + bytes(25) + (64).to_bytes(8, "little") + bytes(14) + bytes(10)
+    assert needed(header) == []
+
+
+def test_stat_with_a_hostile_name() -> None:
+    assert parse_stat("12 (a) S (b) R 7 0 0") == (12, "a) S (b", "R", 7)
+
+
+def test_parsers() -> None:
+    line = parse_kallsyms_line("ffffffffc0001000 t loop_init\t[loop]")
+    assert (line.address, line.kind, line.name, line.module) == (0xFFFFFFFFC0001000, "t", "loop_init", "loop")
+    assert parse_kallsyms_line("0000000000000000 A fixed_percpu_data").module is None
+    mapping = parse_maps_line("7f0000000000-7f0000001000 rw-p 00002000 00:17 42   /run/a file (deleted)")
+    assert (mapping.start, mapping.end, mapping.offset) == (0x7F0000000000, 0x7F0000001000, 0x2000)
+    assert (mapping.inode, mapping.name) == (42, "/run/a file (deleted)")
+    module = parse_module_line("virtio 20480 2 virtio_blk,virtio_pci, Live 0xffffffffc02c0000")
+    assert module.used_by == ("virtio_blk", "virtio_pci")
+    assert parse_module_line("dummy 16384 0 - Live 0xffffffffc0363000").used_by == ()
+    records = parse_kmsg("6,0,0,-;Linux version 6.1; x\n SUBSYSTEM=acpi\n4,1,12,-;next\n")
+    assert [(record.sequence, record.text) for record in records] == [(0, "Linux version 6.1; x"), (1, "next")]
