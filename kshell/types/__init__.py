@@ -1,0 +1,1 @@
+"""Types and symbols: the model, and one source of them a file."""

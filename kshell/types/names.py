@@ -1,0 +1,288 @@
+"""Names to symbols and types: the sources of a target joined, and C type names parsed.
+
+``struct task_struct *``, ``unsigned long`` and ``char [16]`` are understood, and a bare ``task_struct`` is forgiven;
+function pointers are not spelled here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from kshell.errors import SymbolNotFoundError, TypeNotFoundError
+from kshell.types.known import known_type
+from kshell.types.model import ArrayType, CType, PointerType, QualifiedType, Symbol, VoidType, near_names
+
+if TYPE_CHECKING:
+    from kshell.types.btf import Btf
+    from kshell.types.model import SymbolSource
+
+TAGS = ("struct", "union", "enum")
+QUALIFIERS = ("const", "volatile", "restrict")
+MAX_NAME = 4096
+_WORDS = re.compile(r"[A-Za-z_]\w*|\d\w*|[*\[\]()]|\S")
+
+#: The many spellings of the base types of C, as sorted words, to the ones that compilers write into BTF and DWARF.
+SPELLINGS = {
+    "__int128 unsigned": ("__int128 unsigned", "unsigned __int128"),
+    "char": ("char",), "char signed": ("signed char",), "char unsigned": ("unsigned char",),
+    "short": ("short int", "short"), "int short": ("short int", "short"),
+    "short unsigned": ("short unsigned int", "unsigned short"),
+    "int short unsigned": ("short unsigned int", "unsigned short"),
+    "int": ("int",),
+    "unsigned": ("unsigned int",), "int unsigned": ("unsigned int",),
+    "long": ("long int", "long"), "int long": ("long int", "long"),
+    "long unsigned": ("long unsigned int", "unsigned long"),
+    "int long unsigned": ("long unsigned int", "unsigned long"),
+    "long long": ("long long int", "long long"), "int long long": ("long long int", "long long"),
+    "long long unsigned": ("long long unsigned int", "unsigned long long"),
+    "int long long unsigned": ("long long unsigned int", "unsigned long long"),
+    "double long": ("long double",), "bool": ("_Bool", "bool"), "_Bool": ("_Bool", "bool"),
+}
+
+
+class SymbolIndex:
+    """The symbols of several sources: the kernel's first, then its modules', joined when first needed."""
+
+    def __init__(
+        self, sources: Sequence[SymbolSource], more: Callable[[], Iterable[SymbolSource]] | None = None
+    ) -> None:
+        self.sources: list[SymbolSource] = list(sources)
+        self._more = more
+
+    def add(self, source: SymbolSource, *, first: bool = False) -> None:
+        """Add a source, behind the others or before them."""
+        self.sources.insert(0 if first else len(self.sources), source)
+
+    def _join(self) -> bool:
+        """Add the sources that were left for later; False when there are none."""
+        more, self._more = self._more, None
+        if more is None:
+            return False
+        self.sources += list(more())
+        return True
+
+    def _all(self) -> Iterator[SymbolSource]:
+        yield from self.sources
+        count = len(self.sources)
+        if self._join():
+            yield from self.sources[count:]
+
+    def get(self, name: str, module: str | None = None) -> Symbol | None:
+        """Return the symbol *name*, of *module* when given, else of the kernel before the modules; or None."""
+        for source in self._all():
+            for symbol in source.find(name):
+                if module is None or symbol.module == module:
+                    return symbol
+        return None
+
+    def lookup(self, name: str, module: str | None = None) -> Symbol:
+        """Return the symbol *name*; ``module`name`` is understood too.
+
+        :raises SymbolNotFoundError: no source has it; carries near names
+        """
+        if module is None and "`" in name:
+            module, _, name = name.rpartition("`")
+        found = self.get(name, module)
+        if found is None:
+            raise SymbolNotFoundError(name if module is None else f"{module}`{name}", self.near(name))
+        return found
+
+    def find_all(self, name: str) -> list[Symbol]:
+        """Return every symbol of this name: statics of several files share names."""
+        return [symbol for source in self._all() for symbol in source.find(name)]
+
+    def at(self, address: int) -> tuple[Symbol, int] | None:
+        """Return the symbol that covers *address* and the offset in it, or None."""
+        for source in self._all():
+            symbol = source.at(address)
+            if symbol is not None:
+                return symbol, address - symbol.address
+        return None
+
+    def near(self, name: str, limit: int = 3) -> list[str]:
+        """Return names that look like *name*, for "did you mean"."""
+        for cut in (max(len(name) - 3, 3), 3, 2):
+            rough: list[str] = []
+            for source in self.sources:
+                rough += source.starting(name[:cut], 4000)
+            found = near_names(name, rough, limit)
+            if found:
+                return found
+        return []
+
+    def starting(self, prefix: str, limit: int) -> list[str]:
+        """Return at most *limit* different names that begin with *prefix*, sorted."""
+        found: set[str] = set()
+        for source in self._all():
+            found.update(source.starting(prefix, limit))
+        return sorted(found)[:limit]
+
+    def __iter__(self) -> Iterator[Symbol]:
+        for source in self._all():
+            yield from source
+
+    def __len__(self) -> int:
+        return sum(len(source) for source in self._all())
+
+
+class TypeIndex:
+    """The types of several sources: the kernel's first, then its modules', joined when first needed."""
+
+    def __init__(
+        self, sources: Sequence[Btf], more: Callable[[], Iterable[tuple[Btf, str]]] | None = None
+    ) -> None:
+        self.sources: list[tuple[Btf, str | None]] = [(source, None) for source in sources]
+        self._more = more
+        self._found: dict[str, CType] = {}
+
+    def add(self, source: Btf, module: str | None = None) -> None:
+        """Add a source, behind the others."""
+        self.sources.append((source, module))
+
+    @property
+    def base(self) -> Btf | None:
+        """The first source: the kernel's own."""
+        return self.sources[0][0] if self.sources else None
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def _all(self) -> Iterator[tuple[Btf, str | None]]:
+        yield from self.sources
+        count = len(self.sources)
+        if self._more is not None and count:  # modules' types need the kernel's
+            more, self._more = self._more, None
+            self.sources += list(more())
+            yield from self.sources[count:]
+
+    def get(self, name: str) -> CType | None:
+        """Return the type that *name* spells, or None."""
+        try:
+            return self.find(name)
+        except TypeNotFoundError:
+            return None
+
+    def find(self, name: str) -> CType:
+        """Return the type that *name* spells: ``struct list_head *``, ``unsigned long``, ``char [16]``, ``u64``.
+
+        A name without ``struct``, ``union`` or ``enum`` is a typedef or base type, else forgiven as one of those tags.
+        ``module`struct x`` looks in one module only.
+
+        :raises TypeNotFoundError: no source has it, or it is not the name of a type
+        """
+        found = self._found.get(name)
+        if found is None:
+            found = self._found[name] = self._parse(name)
+        return found
+
+    def _parse(self, name: str) -> CType:
+        module, _, spelled = name.rpartition("`")
+        words = _WORDS.findall(spelled) if len(spelled) <= MAX_NAME else []
+        if not words:
+            raise TypeNotFoundError(name)
+        qualifiers = [word for word in words if word in QUALIFIERS]
+        words = [word for word in words if word not in QUALIFIERS]
+        end = next((i for i, word in enumerate(words) if not (word[0].isalpha() or word[0] == "_")), len(words))
+        base = self._base(words[:end], module or None, name)
+        for qualifier in qualifiers[:1]:
+            base = QualifiedType(qualifier, base)
+        return _derive(base, words[end:], name)
+
+    def _base(self, words: list[str], module: str | None, name: str) -> CType:
+        if not words:
+            raise TypeNotFoundError(name)
+        if words[0] in TAGS and len(words) == 2:
+            found = self._named(words[0], words[1], module)
+        elif words == ["void"]:
+            return VoidType()
+        else:
+            found = None
+            if "signed" in words and "char" not in words:  # which is what the others are anyway
+                words = [word for word in words if word != "signed"] or ["int"]
+            for spelling in SPELLINGS.get(" ".join(sorted(words)), (" ".join(words),)):
+                found = found or self._named("", spelling, module)
+            if found is None and len(words) == 1:
+                for tag in TAGS:
+                    found = found or self._named(tag, words[0], module)
+        if found is None:
+            raise TypeNotFoundError(name, self.near(words))
+        return found
+
+    def _named(self, kind: str, name: str, module: str | None) -> CType | None:
+        for source, owner in self._all():
+            if module is None or module in (owner, "vmlinux"):
+                found = source.find(kind, name)
+                if found is not None:
+                    return found
+        return None
+
+    def near(self, words: Sequence[str]) -> list[str]:
+        """Return type names that look like *words*, for "did you mean"."""
+        kinds = [words[0]] if words[0] in TAGS else ["", *TAGS]
+        name = words[-1]
+        rough: list[str] = []
+        for kind in kinds:
+            for source, _ in self.sources:
+                rough += [f"{kind} {n}".strip() for n in source.starting(kind, name[:3], 2000)]
+        return near_names(" ".join(words), rough) or near_names(f"struct {name}", rough)
+
+    def complete(self, prefix: str, limit: int) -> list[str]:
+        """Return at most *limit* type names that begin with *prefix* ("struct ta", "u6")."""
+        kind, space, rest = prefix.partition(" ")
+        if space and kind in TAGS:
+            return [f"{kind} {name}" for name in self._starting(kind, rest.strip(), limit)]
+        found = [tag for tag in TAGS if tag.startswith(prefix)]
+        return (found + self._starting("", prefix, limit))[:limit]
+
+    def _starting(self, kind: str, prefix: str, limit: int) -> list[str]:
+        found: set[str] = set()
+        for source, _ in self.sources:
+            found.update(source.starting(kind, prefix, limit))
+        return sorted(found)[:limit]
+
+    def names(self) -> Iterator[tuple[str, str]]:
+        """Yield (kind, name) of every named type of every source."""
+        for source, _ in self._all():
+            yield from source.names()
+
+    def of_symbol(self, symbol: Symbol) -> CType | None:
+        """Return the type of a global variable: from the shipped table, or BTF for per-CPU variables; else None."""
+        spelled = known_type(symbol.name)
+        if spelled is None or symbol.module is not None:
+            return self.base.percpu_type(symbol.name) if self.base is not None else None
+        if spelled.endswith("[]"):
+            element = self.get(spelled[:-2].strip())
+            if element is None or not element.size:
+                return None
+            return ArrayType(element, symbol.size // element.size)
+        return self.get(spelled)
+
+
+def _derive(base: CType, words: Sequence[str], name: str) -> CType:
+    """Apply ``* ** [3] [2][4]`` to *base*.
+
+    :raises TypeNotFoundError: something else follows the type
+    """
+    ctype = base
+    at = 0
+    while at < len(words) and words[at] == "*":
+        ctype = PointerType(ctype)
+        at += 1
+    counts: list[int] = []
+    while at < len(words):
+        closing = at + (1 if words[at + 1 : at + 2] == ["]"] else 2)
+        if words[at] != "[" or words[closing : closing + 1] != ["]"]:
+            hint = f"not understood from {words[at]!r} on; only pointers and arrays may follow a type"
+            raise TypeNotFoundError(name, hint=hint)
+        try:
+            counts.append(int(words[at + 1], 0) if closing == at + 2 else 0)
+        except ValueError as error:
+            raise TypeNotFoundError(name, hint=f"{words[at + 1]!r} is not a number of elements") from error
+        at = closing + 1
+    for count in reversed(counts):
+        if count < 0 or count > 1 << 32:
+            raise TypeNotFoundError(name, hint="an impossible number of elements")
+        ctype = ArrayType(ctype, count)
+    return ctype

@@ -1,0 +1,82 @@
+"""/proc/kallsyms of the running system, kernel and modules. proc(5); kernel/kallsyms.c (``kallsyms_show_value``)."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
+from pathlib import Path
+
+from kshell.errors import FormatError
+from kshell.types.kallsyms import MAX_SYMBOL_SIZE
+from kshell.types.model import Symbol
+
+
+class SymbolList:
+    """Symbols given as (address, letter, name, module), ordered by address: a SymbolSource over plain lists."""
+
+    def __init__(self, rows: list[tuple[int, str, str, str | None]]) -> None:
+        self._rows = sorted(rows, key=lambda row: row[0])
+        self._addresses = [row[0] for row in self._rows]
+        self._numbers: dict[str, list[int]] = {}
+        for number, row in enumerate(self._rows):
+            self._numbers.setdefault(row[2], []).append(number)
+        self._names: list[str] | None = None
+
+    def moved(self, offset: int) -> SymbolList:
+        """Return these symbols *offset* bytes further (KASLR); absolute ones, below the kernel's half, stay."""
+        return SymbolList([
+            ((address + offset) % (1 << 64) if address >> 63 else address, letter, name, module)
+            for address, letter, name, module in self._rows
+        ])
+
+    def _symbol(self, number: int) -> Symbol:
+        address, letter, name, module = self._rows[number]
+        beyond = bisect_right(self._addresses, address)
+        size = 0
+        if beyond < len(self._rows) and (self._addresses[beyond] >> 63) == (address >> 63):
+            size = min(self._addresses[beyond] - address, MAX_SYMBOL_SIZE)
+        return Symbol(name, address, size, letter, module)
+
+    def find(self, name: str) -> list[Symbol]:
+        return [self._symbol(number) for number in self._numbers.get(name, ())]
+
+    def at(self, address: int) -> Symbol | None:
+        position = bisect_right(self._addresses, address) - 1
+        if position < 0:
+            return None
+        symbol = self._symbol(bisect_left(self._addresses, self._addresses[position]))
+        return symbol if address < symbol.address + max(symbol.size, 1) else None
+
+    def starting(self, prefix: str, limit: int) -> list[str]:
+        if self._names is None:
+            self._names = sorted(self._numbers)
+        at = bisect_left(self._names, prefix)
+        found = self._names[at : at + limit]
+        return [name for name in found if name.startswith(prefix)]
+
+    def __iter__(self) -> Iterator[Symbol]:
+        return map(self._symbol, range(len(self._rows)))
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+
+def read_proc_kallsyms(path: str) -> SymbolList:
+    """Read *path*, or a System.map, which has the same lines without modules.
+
+    :raises FormatError: it cannot be read, or the kernel hides the addresses (kernel.kptr_restrict)
+    """
+    try:
+        text = Path(path).read_text("utf-8", "replace")
+    except OSError as error:
+        raise FormatError(f"{path}: {error.strerror}") from error
+    rows: list[tuple[int, str, str, str | None]] = []
+    for line in text.splitlines():
+        words = line.split()
+        try:
+            rows.append((int(words[0], 16), words[1], words[2], words[3].strip("[]") if len(words) > 3 else None))
+        except (IndexError, ValueError) as error:
+            raise FormatError(f"{path}: not a line of symbols: {line[:60]!r}") from error
+    if not any(row[0] for row in rows):
+        raise FormatError(f"{path} shows no addresses to this user", hint="be root, or set kernel.kptr_restrict = 0")
+    return SymbolList(rows)
