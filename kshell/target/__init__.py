@@ -1,0 +1,1 @@
+"""Targets: what is being debugged, made of memory, address spaces, symbols, types and CPUs."""

@@ -1,0 +1,151 @@
+"""A Linux kernel in physical memory: from VMCOREINFO to page tables, symbols and types.
+
+The order is that of docs/architecture.md: VMCOREINFO, page tables, kallsyms, BTF, modules. Each step needs only the
+ones before it. Kernel source: arch/x86/kernel/vmcore_info_64.c, arch/x86/mm/kaslr.c, arch/x86/include/asm/page_64.h.
+"""
+
+from __future__ import annotations
+
+from kshell.arch.model import Arch
+from kshell.errors import Fault, FormatError, KshellError, OpenError, Reason
+from kshell.memory.model import Memory
+from kshell.target import modules
+from kshell.target.space import AddressSpace, Linear
+from kshell.target.target import Target
+from kshell.target.vmcoreinfo import Vmcoreinfo
+from kshell.types.btf import Btf
+from kshell.types.kallsyms import load_kallsyms
+from kshell.types.names import SymbolIndex, TypeIndex
+
+START_KERNEL_MAP = 0xFFFF_FFFF_8000_0000
+MAX_BTF = 256 << 20
+
+#: Runs of the kernel image that stay mapped after boot; between them memory is given back and used for other things.
+IMAGE_RUNS = (
+    ("_stext", "_etext"),
+    ("__start_rodata", "__end_rodata"),
+    ("_sdata", "_edata"),
+    ("__bss_start", "__bss_stop"),
+)
+
+
+def attach_kernel(target: Target, physical: Memory, info: Vmcoreinfo) -> None:
+    """Find the kernel that *info* describes in *physical* memory and give *target* its spaces, symbols and types.
+
+    :raises OpenError: VMCOREINFO lacks what is needed, or its page tables are not in this memory
+    """
+    target.physical, target.vmcoreinfo, target.release = physical, info, info.release
+    try:
+        space = _kernel_space(target, physical, info)
+    except FormatError as error:  # a value of VMCOREINFO that is none
+        raise OpenError(target.path, str(error), kind="symbols", hint=error.hint) from error
+    target.kernel = space
+    target.findings["kernel"] = f"{info.release}, VMCOREINFO, {space.format.levels}-level page tables"
+    target.make_symbols = _make_symbols
+    target.make_types = _make_types
+    target.make_space = lambda pgd: _user_space(target, pgd)
+
+
+def _kernel_space(target: Target, physical: Memory, info: Vmcoreinfo) -> AddressSpace:
+    arch = target.arch
+    root_symbol, phys_base = info.symbol("swapper_pg_dir"), info.number("phys_base")
+    if root_symbol is None or phys_base is None:
+        missing = "SYMBOL(swapper_pg_dir)" if root_symbol is None else "NUMBER(phys_base)"
+        raise OpenError(target.path, f"its VMCOREINFO has no {missing}; kernels before 4.10 are not supported yet",
+                        kind="symbols")
+    root = root_symbol - START_KERNEL_MAP + phys_base
+    page_size = info.get("PAGESIZE")
+    if page_size is not None and page_size != str(arch.page_size):
+        raise OpenError(target.path, f"a kernel with pages of {page_size} bytes on {arch.name}", kind="format")
+    levels = 5 if info.number("pgtable_l5_enabled") else 4
+    paging = arch.paging(levels, info.number("sme_mask") or 0)
+    half = (arch.kernel_half, 1 << 64)
+    space = AddressSpace(physical, paging, root, space="kernel", half=half)
+    try:
+        found = space.translate(root_symbol)
+    except Fault as fault:
+        if fault.reason is Reason.TRUNCATED:
+            raise OpenError(target.path, f"the page tables are in the part of the file that is missing: {fault}",
+                            kind="header", hint="copy the dump again; what is here has no readable kernel") from fault
+        raise OpenError(target.path, f"the page tables that VMCOREINFO names are not in it: {fault}") from fault
+    if found != root:
+        raise OpenError(target.path, f"the page tables at 0x{root:x} do not lead back to themselves (0x{found:x})",
+                        hint="the VMCOREINFO and the memory are of two different kernels")
+    return space
+
+
+def _add_windows(target: Target, symbols: SymbolIndex) -> None:
+    """Give the kernel's space its arithmetic windows: the direct map and the parts of the image that stay mapped."""
+    space = target.kernel
+    if not isinstance(space, AddressSpace):
+        return
+    windows: list[Linear] = []
+    base, last = symbols.get("page_offset_base"), symbols.get("max_pfn")
+    if base is not None and last is not None:
+        try:
+            start, frames = space.u64(base.address), space.u64(last.address)
+            if start >= target.arch.kernel_half and 0 < frames < 1 << 40:
+                windows.append(Linear(start, start + frames * target.arch.page_size, 0))
+        except Fault:
+            target.findings["direct map"] = "its base cannot be read; page tables are walked instead"
+    for first, end in IMAGE_RUNS:
+        low, high = symbols.get(first), symbols.get(end)
+        if low is not None and high is not None and START_KERNEL_MAP <= low.address < high.address:
+            try:
+                windows.append(Linear(low.address, high.address, space.translate(low.address)))
+            except Fault:
+                continue
+    space.add_windows(windows)
+
+
+def _make_symbols(target: Target) -> SymbolIndex:
+    """Read kallsyms; a damaged table costs the symbols, not the target."""
+    index = SymbolIndex([], more=lambda: modules.symbol_sources(target))
+    assert target.vmcoreinfo is not None
+    try:
+        table = load_kallsyms(target.kernel, target.vmcoreinfo.symbol)
+    except KshellError as error:
+        target.findings["symbols"] = f"none: {error}"
+        return index
+    index.add(table)
+    target.findings["symbols"] = f"{len(table)} (kallsyms in the image)"
+    _add_windows(target, index)
+    return index
+
+
+def _make_types(target: Target) -> TypeIndex:
+    """Read the kernel's BTF; a damaged one costs the types, not the target."""
+    index = TypeIndex([], more=lambda: modules.type_sources(target))
+    try:
+        index.add(read_btf(target))
+        target.findings["types"] = "BTF in the image"
+    except KshellError as error:
+        target.findings["types"] = f"none: {error}"
+    return index
+
+
+def read_btf(target: Target) -> Btf:
+    """Return the BTF between ``__start_BTF`` and ``__stop_BTF``.
+
+    :raises KshellError: it is not there or damaged
+    """
+    start, stop = target.symbols.get("__start_BTF"), target.symbols.get("__stop_BTF")
+    if start is None or stop is None:
+        raise FormatError("the kernel has no BTF (built without CONFIG_DEBUG_INFO_BTF), or no symbols tell where it is")
+    size = stop.address - start.address
+    if not 0 < size <= MAX_BTF:
+        raise FormatError(f"the kernel's BTF has an impossible size of {size} bytes")
+    return Btf(target.kernel.view(start.address, size))
+
+
+def _user_space(target: Target, pgd: int) -> AddressSpace:
+    """Return the user half behind the page table at the kernel virtual address *pgd*."""
+    kernel = target.kernel
+    assert isinstance(kernel, AddressSpace)
+    root = kernel.translate(pgd)
+    return AddressSpace(target.physical, kernel.format, root, space="user", half=(0, user_half(target.arch, kernel)))
+
+
+def user_half(arch: Arch, kernel: AddressSpace) -> int:
+    """Return the end of user addresses: half of what the page tables translate."""
+    return 1 << (arch.page_shift + 9 * kernel.format.levels - 1)

@@ -1,0 +1,153 @@
+"""Opening: what a file is, by an ordered and explicit list of looks at its first bytes, and the target made of it.
+
+A named file is never replaced by the running system; what is recognised but cannot be read is named.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from kshell.errors import FormatError, OpenError
+from kshell.memory.elfcore import ElfCore, open_elfcore
+from kshell.memory.model import Memory
+from kshell.memory.overlay import Overlay
+from kshell.target.cpus import read_cpus
+from kshell.target.kernel import attach_kernel
+from kshell.target.target import Target
+from kshell.target.vmcoreinfo import Vmcoreinfo
+
+MODES = ("r", "r+", "c")
+HEADER = 4096
+
+#: First bytes of what is known and not read yet, with its name.
+NAMED = (
+    (b"KDUMP   ", "a kdump-compressed dump (makedumpfile, diskdump)"),
+    (b"DISKDUMP", "a diskdump"),
+    (b"makedumpfile\0", "a flattened dump (makedumpfile -F, or QEMU's kdump formats)"),
+    (b"EMiL", "a LiME memory image"),
+    (b"AVML", "an AVML memory image"),
+    (b"PAGEDU64", "a Windows crash dump"),
+    (b"PAGEDUMP", "a Windows crash dump"),
+    (b"\x1f\x8b", "gzip-compressed"),
+    (b"\xfd7zXZ\0", "xz-compressed"),
+    (b"\x28\xb5\x2f\xfd", "zstd-compressed"),
+    (b"BZh", "bzip2-compressed"),
+    (b"QFI\xfb", "a QEMU disk image"),
+)
+
+
+def open_target(path: str | None, vmlinux: str | None = None, mode: str = "r") -> Target:
+    """Open *path*, or the running system when it is None.
+
+    :param vmlinux: an ELF file with symbols of the same kernel, or a System.map; adds to what the image tells
+    :param mode: "r" read only, "r+" writes go into the file, "c" writes are kept in memory and the file stays
+    :raises OpenError: with ``kind`` telling why
+    """
+    if mode not in MODES:
+        raise ValueError(f"mode must be one of {', '.join(MODES)}, not {mode!r}")
+    if path is None:
+        from kshell.target.live import open_running_system
+
+        return open_running_system(mode)
+    target = _open_file(path, mode)
+    if vmlinux is not None:
+        from kshell.target.vmlinux import add_vmlinux
+
+        try:
+            add_vmlinux(target, vmlinux)
+        except BaseException:
+            target.close()
+            raise
+    return target
+
+
+def _open_file(path: str, mode: str) -> Target:
+    head = read_head(path)
+    if head[:4] == b"\x7fELF":
+        return _open_elf(path, mode)
+    for magic, name in NAMED:
+        if head.startswith(magic):
+            raise OpenError(path, f"{name}: recognised, but not read by this version of kshell", kind="unsupported",
+                            hint="unpack it first" if name.endswith("compressed") else
+                            "an ELF vmcore is read: makedumpfile -E, virsh dump --memory-only, dump-guest-memory")
+    if not head:
+        raise OpenError(path, "the file is empty: it has no header", kind="header")
+    raise OpenError(path, "not a kernel core file (no ELF header, no known dump magic)", kind="format",
+                    hint=f"it starts with {head[:8].hex(' ')}; file(1) may know what it is")
+
+
+def read_head(path: str) -> bytes:
+    """Return the first bytes of *path*.
+
+    :raises OpenError: it is not there, not a file, or may not be read
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise OpenError(path, "no such file", kind="missing") from error
+    except PermissionError as error:
+        hint = "dumps are often root's: sudo kshell ..."
+        raise OpenError(path, "permission denied", kind="permission", hint=hint) from error
+    except OSError as error:
+        raise OpenError(path, error.strerror or str(error), kind="missing") from error
+    if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+        os.close(descriptor)        # fdopen would refuse it, and leave it open
+        raise OpenError(path, "is a directory", kind="format", hint="name the dump in it")
+    with os.fdopen(descriptor, "rb", buffering=0) as file:
+        try:
+            return file.read(HEADER) or b""
+        except OSError as error:
+            raise OpenError(path, error.strerror or str(error), kind="format") from error
+
+
+def _open_elf(path: str, mode: str) -> Target:
+    core = open_elfcore(path, "r+" if mode == "r+" else "r")
+    try:
+        return _target_of_core(core, path, mode)
+    except BaseException:
+        core.close()
+        raise
+
+
+def _target_of_core(core: ElfCore, path: str, mode: str) -> Target:
+    if core.is_user_core:
+        raise OpenError(path, "a core of a user process, not of a kernel", kind="format",
+                        hint="user cores are not read by this version of kshell; gdb reads them")
+    target = Target(path, core.describe(), core.arch, mode=mode)
+    target.on_close(core.close)
+    physical: Memory = Overlay(core) if mode == "c" else core
+    notes = [note.desc for note in core.notes if note.name == "VMCOREINFO"]
+    info = best_vmcoreinfo(notes)
+    target.findings["image"] = core.describe()
+    if core.complete is not None:
+        target.findings["missing"] = core.complete
+    if info is None:
+        told = f"; {core.complete}" if core.complete else ""
+        why = f"an ELF core without VMCOREINFO, so nothing tells where its kernel is{told}"
+        raise OpenError(path, why, kind="symbols",
+                        hint="QEMU writes VMCOREINFO with -device vmcoreinfo and qemu_fw_cfg.ko loaded in the guest")
+    attach_kernel(target, physical, info)
+    target.cpus = read_cpus(core.notes, core.arch)
+    return target
+
+
+def best_vmcoreinfo(descriptions: list[bytes]) -> Vmcoreinfo | None:
+    """Return the first of the VMCOREINFO notes that is one; None when there is none."""
+    for data in descriptions:
+        try:
+            return Vmcoreinfo(data)
+        except FormatError:
+            continue
+    return None
+
+
+def is_dump(path: str) -> bool:
+    """Whether *path* looks like an ELF core rather than an executable such as a vmlinux."""
+    try:
+        with Path(path).open("rb") as file:
+            head = file.read(18)
+    except OSError:
+        return False
+    return head[:4] == b"\x7fELF" and head[16:18] == b"\x04\0"

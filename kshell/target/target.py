@@ -1,0 +1,224 @@
+"""The target: memory, address spaces, symbols, types and CPUs of one kernel, found in memory and nothing else.
+
+Everything that costs time is found when it is first asked for. What could not be found is told by ``findings`` (for
+``::status``) and by the error of the question that needs it; the rest goes on working.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from kshell.arch.model import Arch
+from kshell.errors import Fault, FormatError, KshellError, Reason, SymbolNotFoundError, TypeNotFoundError
+from kshell.memory.model import Memory
+from kshell.target.space import AddressSpace
+from kshell.target.vmcoreinfo import Vmcoreinfo
+from kshell.types.model import CType, Symbol
+from kshell.types.names import SymbolIndex, TypeIndex
+from kshell.value import Value
+
+
+class Cpu(NamedTuple):
+    """A CPU's state as the image tells it.
+
+    :ivar number: position in the notes, which is the order of the online CPUs
+    :ivar registers: by lower-case name; empty when the image has none
+    :ivar pid: of the task on it, as the note says; None when unknown (QEMU writes the CPU's number plus 1)
+    :ivar note: which note told: "PRSTATUS", "QEMU", or both joined with "+"
+    """
+
+    number: int
+    registers: dict[str, int]
+    pid: int | None
+    note: str
+
+
+class Unavailable(Memory):
+    """A space that this target cannot serve; every read says why."""
+
+    def __init__(self, space: str, why: str, hint: str | None = None) -> None:
+        self.space, self.why, self.hint = space, why, hint
+
+    def read_upto(self, address: int, size: int) -> tuple[bytes, Fault | None]:
+        if size == 0:
+            return b"", None
+        return b"", Fault(address, size, Reason.UNSUPPORTED, space=self.space, detail=self.why, hint=self.hint)
+
+
+class Target:
+    """One kernel in one image or running system. Made by :func:`kshell.target.open.open_target`."""
+
+    def __init__(self, path: str, description: str, arch: Arch, *, mode: str = "r", live: bool = False) -> None:
+        self.path, self.description, self.arch = path, description, arch
+        self.mode, self.live = mode, live
+        self.physical: Memory = Unavailable("physical", "no physical memory in this target")
+        self.kernel: Memory = Unavailable("kernel", "no kernel memory in this target")
+        self.vmcoreinfo: Vmcoreinfo | None = None
+        self.release = ""
+        self.cpus: list[Cpu] = []
+        #: what was found where, or why not: {"kernel": ..., "symbols": ..., "types": ..., "image": ...}
+        self.findings: dict[str, str] = {}
+        self.make_symbols: Callable[[Target], SymbolIndex] | None = None
+        self.make_types: Callable[[Target], TypeIndex] | None = None
+        self.make_space: Callable[[int], AddressSpace] | None = None
+        self._symbols: SymbolIndex | None = None
+        self._types: TypeIndex | None = None
+        self._spaces: dict[int, AddressSpace] = {}
+        self._percpu: list[int] | None = None
+        self._closers: list[Callable[[], None]] = []
+
+    @property
+    def writable(self) -> bool:
+        """Whether writes are allowed: mode "r+" (in place) or "c" (kept in memory)."""
+        return self.mode != "r"
+
+    # -- symbols ---------------------------------------------------------------------------------------------------
+
+    @property
+    def symbols(self) -> SymbolIndex:
+        """The symbols of the kernel, and of its modules once a name or address is not found in the kernel."""
+        if self._symbols is None:
+            self._symbols = SymbolIndex([])
+            if self.make_symbols is not None:
+                self._symbols = self.make_symbols(self)
+        return self._symbols
+
+    def symbol(self, name: str, module: str | None = None) -> Symbol:
+        """Return the symbol *name*.
+
+        :raises SymbolNotFoundError: no table has it; carries near names
+        """
+        return self.symbols.lookup(name, module)
+
+    def symbolize(self, address: int) -> tuple[Symbol, int] | None:
+        """Return the symbol that covers the virtual *address* and the offset in it, or None.
+
+        Per-CPU symbols, whose addresses are small offsets before 6.15, cover no address.
+        """
+        return self.symbols.at(address) if address >= self.arch.kernel_half else None
+
+    def address_of(self, name: str) -> int:
+        """Return the address of the kernel symbol *name*; VMCOREINFO is asked first, for it needs no table.
+
+        :raises SymbolNotFoundError: nobody knows it
+        """
+        told = self.vmcoreinfo.symbol(name) if self.vmcoreinfo else None
+        return self.symbol(name).address if told is None else told
+
+    # -- types and values ------------------------------------------------------------------------------------------
+
+    @property
+    def types(self) -> TypeIndex:
+        """The types of the kernel, and of its modules once a name is not found in the kernel."""
+        if self._types is None:
+            self._types = TypeIndex([])
+            if self.make_types is not None:
+                self._types = self.make_types(self)
+        return self._types
+
+    def type(self, name: str) -> CType:
+        """Return the type that *name* spells: ``struct task_struct``, ``char *``, ``unsigned long``.
+
+        :raises TypeNotFoundError: no source has it; carries near names and, when there is no source, the reason
+        """
+        try:
+            return self.types.find(name)
+        except TypeNotFoundError as error:
+            if len(self.types) == 0:
+                why = self.findings.get("types", "no types in this target")
+                raise TypeNotFoundError(name, hint=why) from error
+            raise
+
+    def value(self, type: str | CType, address: int, space: Memory | None = None) -> Value:
+        """Return a typed view of *address* (virtual, in *space* or the kernel's)."""
+        return Value(self, self.type(type) if isinstance(type, str) else type, address, space)
+
+    def type_of(self, symbol: Symbol) -> CType | None:
+        """Return the type of a global variable: from the shipped table, or BTF for per-CPU variables; else None."""
+        return self.types.of_symbol(symbol)
+
+    def object(self, name: str) -> Value:
+        """Return the global variable *name* with its type. Of a per-CPU variable see :meth:`percpu`.
+
+        :raises SymbolNotFoundError: no such symbol
+        :raises TypeNotFoundError: its type is not known; make one with :meth:`value`
+        """
+        symbol = self.symbol(name)
+        ctype = self.type_of(symbol)
+        if ctype is None:
+            hint = f"globals have no types in BTF; name it: 0x{symbol.address:x}::print TYPE"
+            raise TypeNotFoundError(f"of {name}", hint=hint)
+        return self.value(ctype, symbol.address)
+
+    # -- CPUs ------------------------------------------------------------------------------------------------------
+
+    def percpu_base(self, cpu: int) -> int:
+        """Return what is added to a per-CPU symbol's address for *cpu*: ``__per_cpu_offset[cpu]``.
+
+        :raises KshellError: the kernel has no such CPU
+        """
+        if self._percpu is None:
+            symbol = self.symbol("__per_cpu_offset")
+            count = max(symbol.size // 8, 1)
+            raw = memoryview(self.kernel.read(symbol.address, count * 8)).cast("Q")
+            self._percpu = list(raw)
+        if not 0 <= cpu < len(self._percpu):
+            raise KshellError(f"no CPU {cpu}: the kernel was built for {len(self._percpu)}")
+        return self._percpu[cpu]
+
+    def percpu(self, name: str, cpu: int, type: str | CType | None = None) -> Value:
+        """Return the per-CPU variable *name* of *cpu*.
+
+        :raises SymbolNotFoundError, TypeNotFoundError: as :meth:`object`
+        """
+        symbol = self.symbol(name)
+        ctype = self.type(type) if isinstance(type, str) else type or self.type_of(symbol)
+        if ctype is None:
+            raise TypeNotFoundError(f"of {name}", hint="name its type: the BTF does not have this per-CPU variable")
+        return self.value(ctype, (symbol.address + self.percpu_base(cpu)) % (1 << 64))
+
+    def cpu_numbers(self, mask: str = "online") -> list[int]:
+        """Return the numbers of the CPUs in ``__cpu_<mask>_mask``: "online", "possible" or "present"."""
+        symbol = self.symbol(f"__cpu_{mask}_mask")
+        data = self.kernel.read(symbol.address, min(max(symbol.size, 8), 1024))
+        bits = int.from_bytes(data, self.arch.byteorder)
+        return [number for number in range(bits.bit_length()) if bits >> number & 1]
+
+    # -- user memory -----------------------------------------------------------------------------------------------
+
+    def user_space(self, mm: int) -> AddressSpace:
+        """Return the user half of the address space of the ``mm_struct`` at the kernel address *mm*.
+
+        :raises Fault: the mm_struct cannot be read
+        :raises FormatError: its top page table is not where page tables can be
+        """
+        space = self._spaces.get(mm)
+        if space is None:
+            if self.make_space is None:
+                raise FormatError("this target has no page tables to reach user memory with")
+            space = self._spaces[mm] = self.make_space(self.value("struct mm_struct", mm)["pgd"].integer())
+        return space
+
+    # -- life ------------------------------------------------------------------------------------------------------
+
+    def on_close(self, closer: Callable[[], None]) -> None:
+        """Call *closer* when the target is closed, the last one given first."""
+        self._closers.append(closer)
+
+    def close(self) -> None:
+        """Release what the target holds open. A second close does nothing."""
+        while self._closers:
+            self._closers.pop()()
+        # The indexes look at cache files and at the image through mappings, which end with the last view of them.
+        self._symbols = self._types = self.make_symbols = self.make_types = self.make_space = None
+        self._spaces.clear()
+
+    def __enter__(self) -> Target:
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        self.close()
+
+
+__all__ = ["Cpu", "SymbolNotFoundError", "Target", "Unavailable"]

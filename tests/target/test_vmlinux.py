@@ -1,0 +1,199 @@
+"""``kshell DUMP VMLINUX``: the right vmlinux or System.map adds symbols; another kernel's, or a damaged one, is named.
+
+The real one is the 6.1 -dbg package, where it is in the rig's cache (``python -m tests.guest debuginfo 6.1``).
+"""
+
+from __future__ import annotations
+
+import random
+import struct
+from pathlib import Path
+
+import pytest
+
+from kshell.errors import FormatError, OpenError
+from kshell.memory.elfcore import EHDR, SHDR
+from kshell.target.open import open_target
+from kshell.target.vmlinux import image_build_id
+from kshell.types.elfsym import ElfSymbols
+from tests.guest.cache import cache_root
+from tests.memory.cores import note
+from tests.target import tiny
+from tests.target.conftest import Guest
+
+BUILD_ID = bytes(range(20))
+
+
+def vmlinux(
+    symbols: dict[str, int], build_id: bytes | None = None, *, section: str = ".notes", kind: int = 2,
+    ident: bytes = b"\x02\x01\x01",
+) -> bytes:
+    """Return an ELF executable with a symbol table and notes, Xen's first as in a kernel."""
+    strings, table = bytearray(b"\0"), bytearray(24)
+    for name, address in symbols.items():
+        table += struct.pack("<IBBHQQ", len(strings), 0x12, 0, 1, address, 8)
+        strings += name.encode() + b"\0"
+    notes = note("Xen", 3, struct.pack("<Q", tiny.START)) + (b"" if build_id is None else note("GNU", 3, build_id))
+    names = b"\0.symtab\0.strtab\0.shstrtab\0" + section.encode() + b"\0"
+    parts = [bytes(table), bytes(strings), notes, names]
+    at = EHDR.size
+    rows = [bytes(SHDR.size)]
+    for number, (name, kind_of, link) in enumerate(((".symtab", 2, 2), (".strtab", 3, 0), (section, 7, 0),
+                                                    (".shstrtab", 3, 0))):
+        entry = 24 if name == ".symtab" else 0
+        place = names.index(name.encode() + b"\0")
+        rows.append(SHDR.pack(place, kind_of, 0, 0, at, len(parts[number]), link, 0, 8, entry))
+        at += len(parts[number])
+    head = EHDR.pack(b"\x7fELF" + ident + bytes(9), kind, 62, 1, 0, 0, at, 0, 64, 0, 0, 64, 5, 4)
+    return b"".join([head, *parts, *rows])
+
+
+RIGHT = {"_stext": tiny.START, "swapper_pg_dir": tiny.START + tiny.ROOT, "only_here": tiny.START + 0x123}
+
+
+@pytest.fixture
+def dump(tmp_path: Path) -> Path:
+    path = tmp_path / "dump"
+    path.write_bytes(tiny.image())
+    return path
+
+
+def put(folder: Path, data: bytes, name: str = "vmlinux") -> str:
+    (folder / name).write_bytes(data)
+    return str(folder / name)
+
+
+def test_it_adds_symbols_behind_those_of_the_image(dump: Path, tmp_path: Path) -> None:
+    with open_target(str(dump), put(tmp_path, vmlinux({**RIGHT, "init_task": 1}, BUILD_ID))) as target:
+        assert target.symbol("only_here").address == tiny.START + 0x123
+        assert target.symbol("init_task").address == tiny.START + tiny.INIT_TASK, "the image's own come first"
+        assert "vmlinux" in target.findings
+
+
+def test_kaslr_moves_them(tmp_path: Path) -> None:
+    """The image is where KASLR put it; the file says where it was linked."""
+    linked = {name: address - 0x100_0000 for name, address in RIGHT.items()}
+    path = put(tmp_path, tiny.image(KERNELOFFSET="1000000"), "dump")
+    with open_target(path, put(tmp_path, vmlinux({**linked, "percpu": 0x40}))) as target:
+        assert target.symbol("only_here").address == tiny.START + 0x123
+        assert target.symbol("percpu").address == 0x40, "an offset in the per-CPU area is not moved"
+
+
+def test_a_system_map(dump: Path, tmp_path: Path) -> None:
+    lines = "".join(f"{address:x} T {name}\n" for name, address in RIGHT.items())
+    with open_target(str(dump), put(tmp_path, lines.encode(), "System.map")) as target:
+        assert target.symbol("only_here").address == tiny.START + 0x123
+
+
+@pytest.mark.parametrize("data, kind, words", [
+    (vmlinux({**RIGHT, "swapper_pg_dir": tiny.START + 0x9000}), "version", "swapper_pg_dir at 0xffffffff80009000"),
+    (vmlinux({**RIGHT, "_stext": tiny.START + 0x200_0000}), "version", "in the image at 0xffffffff80000000"),
+    (vmlinux({"main": 0x401000}), "symbols", "no symbol _stext"),
+    (vmlinux({}), "symbols", "no symbol _stext"),
+    (vmlinux(RIGHT, ident=b"\x01\x01\x01"), "symbols", "ELF"),
+    (vmlinux(RIGHT, ident=b"\x02\x02\x01"), "symbols", "ELF"),
+    (vmlinux(RIGHT)[:100], "symbols", "ELF"),
+    (b"ffffffff80000000 T _stext\nffffffff80009000 D swapper_pg_dir\n", "version", "swapper_pg_dir"),
+    (b"ffffffff80000000 T nothing_known\n", "version", "none of its symbols"),
+    (b"0000000000000000 T _stext\n", "symbols", "no addresses"),
+    (b"this is not a map\n", "symbols", "not a line of symbols"),
+    (b"\xff\xfe\x00binary\n\0\0\0", "symbols", "not a line of symbols"),
+    (b"", "symbols", "no addresses"),
+])
+def test_another_kernels_and_no_vmlinux(dump: Path, tmp_path: Path, data: bytes, kind: str, words: str) -> None:
+    with pytest.raises(OpenError) as caught:
+        open_target(str(dump), put(tmp_path, data))
+    assert words in str(caught.value) and caught.value.kind == kind, str(caught.value)
+    assert str(tmp_path / "vmlinux") in str(caught.value)
+
+
+def test_one_that_is_not_there(dump: Path, tmp_path: Path) -> None:
+    for name in ("nothing", "."):
+        with pytest.raises(OpenError):
+            open_target(str(dump), str(tmp_path / name))
+
+
+def test_the_build_id_of_vmcoreinfo_is_no_evidence(dump: Path, tmp_path: Path) -> None:
+    """Some kernels wrote garbage there; the one in the image's notes is asked, and this image has none."""
+    with open_target(str(dump), put(tmp_path, vmlinux(RIGHT, b"\x77" * 20))) as target:
+        assert image_build_id(target) is None and target.symbol("only_here")
+
+
+@pytest.mark.parametrize("section", [".notes", ".note.gnu.build-id"])
+def test_the_build_id_of_a_file(tmp_path: Path, section: str) -> None:
+    """Xen's notes have the same type; only GNU's is a build id."""
+    assert ElfSymbols(put(tmp_path, vmlinux(RIGHT, BUILD_ID, section=section))).build_id == BUILD_ID.hex()
+    assert ElfSymbols(put(tmp_path, vmlinux(RIGHT))).build_id is None
+
+
+def test_damaged_elf_files_are_format_errors(tmp_path: Path) -> None:
+    whole = vmlinux(RIGHT, BUILD_ID)
+    path = tmp_path / "vmlinux"
+    draw = random.Random(3)
+    places = [*range(64), *range(len(whole) - 5 * SHDR.size, len(whole)), *draw.sample(range(len(whole)), 60)]
+    for at in places:
+        damaged = bytearray(whole)
+        damaged[at] ^= 1 << at % 8
+        path.write_bytes(damaged)
+        try:
+            ElfSymbols(str(path)).symbols(0)
+        except FormatError as error:
+            assert str(path) in str(error) or "section" in str(error)
+    for size in range(0, len(whole), 13):
+        path.write_bytes(whole[:size])
+        try:
+            ElfSymbols(str(path))
+        except FormatError:
+            continue
+
+
+def test_a_section_of_impossible_size(tmp_path: Path) -> None:
+    whole = bytearray(vmlinux(RIGHT, BUILD_ID))
+    struct.pack_into("<Q", whole, len(whole) - 4 * SHDR.size + 32, 1 << 40)  # sh_size of .symtab
+    with pytest.raises(FormatError, match=r"section \.symtab lies outside the file"):
+        ElfSymbols(put(tmp_path, bytes(whole)))
+
+
+# -- real ones ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("guest", ["6.1", "6.12"], indirect=True)
+def test_the_images_own_build_id(guest: Guest) -> None:
+    notes = guest.oracle.content("sys/kernel/notes")
+    built = image_build_id(guest.target)
+    assert built is not None and bytes.fromhex(built) in notes
+    assert guest.target.vmcoreinfo is not None and guest.target.vmcoreinfo.build_id == built
+
+
+@pytest.mark.parametrize("guest", ["6.1"], indirect=True)
+def test_a_program_is_no_vmlinux(guest: Guest) -> None:
+    with pytest.raises(OpenError, match="no symbol _stext"):
+        open_target(str(guest.path), str(guest.image.victim))
+
+
+def debug_file(name: str) -> str:
+    """Return a file of the 6.1 -dbg package, from the rig's cache only: it is 700 MB to download."""
+    found = sorted((cache_root() / "packages").glob(f"linux-image-6.1.*-dbg_*/usr/lib/debug/boot/{name}-*"))
+    if not found:
+        pytest.skip("the 6.1 -dbg package is not cached (python -m tests.guest debuginfo 6.1)")
+    return str(found[-1])
+
+
+@pytest.mark.parametrize("guest", ["6.1"], indirect=True)
+@pytest.mark.parametrize("name", ["vmlinux", "System.map"])
+def test_the_right_one(guest: Guest, name: str) -> None:
+    path = debug_file(name)
+    if guest.image.kernel_release not in path:
+        pytest.skip(f"{path} is of another 6.1 than the guest")
+    with open_target(str(guest.path), path) as target:
+        own = {(symbol.name, symbol.address) for symbol in target.symbols.sources[0]}
+        added = [symbol for symbol in target.symbols.sources[1] if symbol.type in "TtDd"]
+        assert sum((symbol.name, symbol.address) in own for symbol in added) > 40_000
+
+
+@pytest.mark.parametrize("guest", ["6.12"], indirect=True)
+@pytest.mark.parametrize("name, words", [("vmlinux", "build id"), ("System.map", "in the image at")])
+def test_the_wrong_one(guest: Guest, name: str, words: str) -> None:
+    with pytest.raises(OpenError, match=words) as caught:
+        open_target(str(guest.path), debug_file(name))
+    assert caught.value.kind == "version" and guest.image.kernel_release in (caught.value.hint or "")
