@@ -1,0 +1,20 @@
+"""Whether a target's kernel memory can be read at all: asked before a question that nothing else can answer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kshell.errors import KshellError
+from kshell.target.target import Unavailable
+
+if TYPE_CHECKING:
+    from kshell.target.target import Target
+
+
+def require_kernel(target: Target) -> None:
+    """Do nothing, or say why there is no kernel memory to answer from.
+
+    :raises KshellError: the running system, and its kernel memory cannot be read
+    """
+    if isinstance(target.kernel, Unavailable):
+        raise KshellError(f"kernel memory cannot be read: {target.kernel.why}", hint=target.kernel.hint)

@@ -1,0 +1,115 @@
+"""The kernel's linked lists: list_head (a ring), hlist (ends in NULL), llist (single, lock-less).
+
+Kernel source: include/linux/types.h, include/linux/list.h, include/linux/llist.h. In all three a node's first word is
+the next node, and so is the head's, so one walk serves them; a walk that meets a node again is a
+:class:`~kshell.errors.FormatError`, not an endless loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from kshell.errors import FormatError, KshellError, ValueTypeError
+from kshell.types.model import CType
+from kshell.value import Vector, offsetof
+
+if TYPE_CHECKING:
+    from kshell.memory.model import Memory
+    from kshell.target.target import Target
+
+#: nodes after which a list is taken for damaged
+LIMIT = 1 << 22
+
+
+def chase(memory: Memory, head: int, offset: int = 0, limit: int = LIMIT) -> list[int]:
+    """Follow the pointer at ``node + offset`` from *head* until it is NULL or *head* again; return the nodes after it.
+
+    :raises Fault: a node is not readable
+    :raises FormatError: a node comes twice, or there are more than *limit*
+    Both carry the nodes seen before in the attribute ``visited``.
+    """
+    fast = getattr(memory, "chase", None)
+    if fast is not None:
+        nodes: list[int] = fast(head, offset, limit)
+        return nodes
+    visited: list[int] = []
+    seen = {head}
+    node = head
+    with _carrying(visited):
+        while True:
+            node = int.from_bytes(memory.read(node + offset, 8), "little")
+            if node == 0 or node == head:
+                return visited
+            if node in seen or len(visited) >= limit:
+                raise FormatError(f"list at 0x{head:x} does not end: 0x{node:x} comes again")
+            seen.add(node)
+            visited.append(node)
+
+
+@contextmanager
+def _carrying(visited: list[int]) -> Iterator[None]:
+    """Put *visited* on an error that passes, so that what was seen before the damage can be shown."""
+    try:
+        yield
+    except KshellError as error:
+        error.visited = visited  # type: ignore[attr-defined]
+        raise
+
+
+def visited_before(error: KshellError) -> list[int]:
+    """Return the nodes that a failed :func:`chase` saw before the damage."""
+    return list(dict.fromkeys(getattr(error, "visited", ())))
+
+
+def member_offset(ctype: CType, path: str) -> int:
+    """Return the byte offset of a member, ``a.b[2].c`` included: offsetof(). Nothing is read.
+
+    :raises MemberError: no such member
+    :raises ValueTypeError: the path goes through a pointer, or ends in a bit-field
+    """
+    offset, bits = offsetof(ctype, path)
+    if bits:
+        raise ValueTypeError(f"member {path} of {ctype} is not byte-aligned")
+    return offset
+
+
+def list_for_each(target: Target, head: int) -> list[int]:
+    """Return the addresses of the ``list_head`` nodes of the list whose head is at *head*, the head left out.
+
+    :raises Fault, FormatError: as :func:`chase`
+    """
+    return chase(target.kernel, head)
+
+
+def list_for_each_entry(target: Target, type: str | CType, head: int, member: str) -> Vector:
+    """Return the structures of *type* that are on the list at *head* by their ``list_head`` *member*, in list order.
+
+    :raises Fault, FormatError: as :func:`chase`
+    """
+    ctype = target.type(type) if isinstance(type, str) else type
+    offset = member_offset(ctype, member)
+    return Vector(target, ctype, [node - offset for node in chase(target.kernel, head)])
+
+
+def hlist_for_each(target: Target, head: int) -> list[int]:
+    """Return the addresses of the ``hlist_node`` nodes of the ``hlist_head`` at *head*."""
+    return chase(target.kernel, head)
+
+
+def hlist_for_each_entry(target: Target, type: str | CType, head: int, member: str) -> Vector:
+    """Return the structures of *type* on the hash chain at *head* by their ``hlist_node`` *member*."""
+    return list_for_each_entry(target, type, head, member)
+
+
+def llist_for_each(target: Target, head: int) -> list[int]:
+    """Return the addresses of the ``llist_node`` nodes of the ``llist_head`` at *head*, the newest first."""
+    return chase(target.kernel, head)
+
+
+def chain(target: Target, first: int, offset: int) -> list[int]:
+    """Return *first* and what follows through the pointer at *offset* of each: a plain ``next`` chain. NULL: none."""
+    if first == 0:
+        return []
+    return [first, *chase(target.kernel, first, offset)]
