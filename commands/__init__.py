@@ -1,0 +1,1 @@
+"""The dcmds that come with kshell."""

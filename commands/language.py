@@ -1,0 +1,129 @@
+"""``::echo``, ``::eval``, ``::map``, ``::grep``, ``::head``, ``::walk``: the dcmds that pipelines are made with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Annotated
+
+from kshell.api import (
+    Abort,
+    Argument,
+    Call,
+    Decimal,
+    Item,
+    Option,
+    Output,
+    Session,
+    Text,
+    UsageError,
+    Values,
+    VariableName,
+    WalkerName,
+    Word,
+    dcmd,
+    show_base,
+)
+
+COMMAND = Word("command", "a command line; quote it")
+Expression = Annotated[list[str], Word("expr", "an expression in .")]
+
+
+@dcmd("echo", group="Language")
+def echo(session: Session, words: Annotated[list[Argument], Word("arg")]) -> Iterator[Output]:
+    """Print the arguments.
+
+    $[expr] prints the value of an expression in the current radix.
+
+    Examples:
+      ::echo hello
+      ::echo $[init_task+8]
+    """
+    shown = (word if isinstance(word, str) else show_base(word, session.radix).removeprefix("0x") for word in words)
+    yield Text("".join(word + " " for word in shown))
+
+
+@dcmd("eval", group="Language")
+def eval_(session: Session, address: int | None, words: Annotated[list[str], COMMAND]) -> Iterator[Output]:
+    """Obey a command line, with dot = the address.
+
+    In a pipe once for each value.
+
+    Examples:
+      ::walk proc | ::eval '.+8/J'
+      ::eval '::ps 1; ::version'
+    """
+    if not words:
+        raise UsageError("command is missing")
+    status = yield from session.eval(" ".join(words), address)
+    if status is not None and status.name in ("USAGE", "ABORT"):
+        raise Abort(f"failed to eval {' '.join(words)}")
+
+
+@dcmd("map", group="Language")
+def map_(session: Session, address: int | None, words: Expression) -> Iterator[Output]:
+    """Compute an expression of each value of a pipe.
+
+    The expression is a command line: what it leaves in dot is passed on.
+
+    Examples:
+      ::walk proc | ::map .+8
+      ::walk proc | ::map *(.+0t2336)
+    """
+    if not words:
+        raise UsageError("expression is missing")
+    yield Item(session.eval_dot(" ".join(words), session.dot if address is None else address))
+
+
+@dcmd("grep", group="Language")
+def grep(session: Session, address: int | None, call: Call, words: Expression) -> Iterator[Output]:
+    """Pass on the values of a pipe for which an expression is not 0.
+
+    The expression is a command line: what it leaves in dot is tested.
+
+    Examples:
+      ::walk proc | ::grep *(.+0t24)==2
+      ::walk modctl | ::grep .>ffffffffc0400000
+    """
+    if not words:
+        raise UsageError("expression is missing")
+    value = session.dot if address is None else address
+    if session.eval_dot(" ".join(words), value):
+        yield Item(value, call.type)
+
+
+@dcmd("head", group="Language")
+def head(
+    session: Session, values: Values, number: Annotated[Decimal | None, Option("-n", "num", "how many, in decimal")],
+    count: Annotated[str | None, Word("-num", "as -n num")],
+) -> Iterator[Output]:
+    """Pass on the first values of a pipe, 10 without a number.
+
+    Examples:
+      ::walk proc | ::head -5 | ::print comm
+      ::ps | ::head -n 3
+    """
+    if count is not None:
+        if number is not None or not (count[:1] == "-" and count[1:].isdecimal()):
+            raise UsageError(f"{count}: -NUM or -n NUM")
+        number = int(count[1:])
+    if number is not None and number < 0:
+        raise UsageError(f"{number} is not a number of values")
+    yield from islice(values, 10 if number is None else number)
+
+
+@dcmd("walk", group="Language")
+def walk(session: Session, address: int | None, name: WalkerName, variable: VariableName | None) -> Iterator[Output]:
+    """Walk a data structure with a walker, printing the address of each element.
+
+    ::walkers lists them. A variable that is named gets each address as it is passed on. list, hlist, llist, rbtree,
+    maple_tree, xarray and idr start at the address of their head and pass the addresses of nodes or entries.
+
+    Examples:
+      ::walk proc | ::print comm
+      modules::walk list
+    """
+    for item in session.walk(name, address):
+        if variable is not None:
+            session.variables[variable] = item.value
+        yield item

@@ -1,0 +1,245 @@
+"""``::print``, ``::sizeof``, ``::offsetof``, ``::list``, ``::array``: objects with their C types."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated
+
+from kshell.api import (
+    Abort,
+    Argument,
+    Call,
+    CType,
+    Flag,
+    Item,
+    KshellError,
+    MemberName,
+    Number,
+    Option,
+    Output,
+    PrintOptions,
+    Record,
+    Selection,
+    Session,
+    Text,
+    TypeName,
+    UsageError,
+    Value,
+    VariableName,
+    Warn,
+    Word,
+    dcmd,
+    format_layout,
+    format_value,
+    offsetof,
+    offsetof_text,
+    offsetof_value,
+    pipe_value,
+    sizeof,
+    sizeof_text,
+    to_json,
+    type_and_members,
+)
+from kshell.linux.lists import chain, visited_before
+
+WORDS = Word("type [member]", "a C type and members of it: struct task_struct pid mm->pgd; $[8] the one at byte 8")
+
+
+@dcmd("print", group="Types")
+def print_(
+    session: Session, address: int | None, call: Call,
+    addresses: Annotated[bool, Flag("-a", "the address before each member; in a pipe addresses of members")],
+    all_text: Annotated[bool, Flag("-C", "no limit to strings")],
+    decimal: Annotated[bool, Flag("-d", "integers in decimal")],
+    holes: Annotated[bool, Flag("-h", "show padding")],
+    immediate: Annotated[bool, Flag("-i", "the address is the value itself")],
+    all_elements: Annotated[bool, Flag("-L", "no limit to arrays")],
+    plain: Annotated[bool, Flag("-n", "pointers without symbols")],
+    physical: Annotated[bool, Flag("-p", "the address is physical")],
+    types: Annotated[bool, Flag("-t", "the type before each member")],
+    base_types: Annotated[bool, Flag("-T", "the type, and what it is a typedef of")],
+    hexadecimal: Annotated[bool, Flag("-x", "integers in hexadecimal")],
+    text_limit: Annotated[Number | None, Option("-c", "lim", "bytes of a string")],
+    limit: Annotated[Number | None, Option("-l", "lim", "elements of an array")],
+    depth: Annotated[Number | None, Option("-s", "depth", "levels of structures that are opened")],
+    words: Annotated[list[Argument], WORDS],
+) -> Iterator[Output]:
+    """Print an object by its C type, whole or some members.
+
+    Without a type the one of the symbol at the address is taken, or of what a pipe passes. Members are paths:
+    mm->pgd, cpus_mask.bits[0], parent->comm; indexes are in the current radix. Without an address the layout of the
+    type is shown. Into a pipe go numbers and pointers as values, structures as their addresses.
+
+    Examples:
+      init_task::print pid comm parent
+      ::ps | ::print comm mm->pgd
+      ::print -at struct list_head
+    """
+    if immediate and physical:
+        raise UsageError("-i and -p do not go together")
+    options = PrintOptions(
+        addresses=addresses, decimal=decimal, holes=holes, plain=plain, depth=depth, base_types=base_types, types=types,
+        hexadecimal=hexadecimal,
+        string_limit=None if all_text else session.options.array_str_limit if text_limit is None else text_limit,
+        limit=None if all_elements else session.options.array_mem_limit if limit is None else limit)
+    target = session.target
+    kind, members = _type(session, address, call, words, immediate)
+    selection = Selection(kind, members, session.radix) if members else None
+    for warning in selection.warnings if selection else ():
+        yield Warn(warning)
+    if address is None:
+        lines = selection.layout(target, options) if selection else format_layout(target, kind, options)
+        yield from lines
+        return
+    if immediate:
+        value = Value.immediate(target, kind, address)
+    else:
+        value = target.value(kind, address, session.physical if physical else session.space(address))
+    if call.pipe_out:
+        for number in selection.pipe(value, addresses) if selection else (pipe_value(value, addresses),):
+            yield Item(number)
+    elif selection:
+        lines = selection.lines(value, options)
+        yield Record(lines, lambda: selection.json(value, depth, options.limit), address, kind)
+    else:
+        yield Record(format_value(value, options), lambda: _object(value, depth, options.limit), address, kind)
+    if not immediate:
+        session.dot, session.increment = (address + sizeof(kind)) & (1 << 64) - 1, 0
+
+
+def _object(value: Value, depth: int | None, limit: int | None) -> dict[str, object]:
+    found = to_json(value, depth, limit)
+    if isinstance(found, dict):
+        return found
+    return {"_addr": f"0x{value.address:x}", "_type": str(value.type), "value": found}
+
+
+def _type(
+    session: Session, address: int | None, call: Call, words: list[Argument], immediate: bool,
+) -> tuple[CType, list[Argument]]:
+    """Return the type and the members that *words*, the pipe or the symbol at the address name."""
+    target = session.target
+    if call.type is not None and address is not None:
+        piped = target.type(call.type) if isinstance(call.type, str) else call.type
+        try:
+            found = type_and_members(words, target, address, immediate=immediate)
+        except KshellError:
+            return piped, list(words)
+        # A word that is a member of what the pipe passes means the member, unless it says "struct".
+        first = words[0] if words else None
+        tagged = first in ("struct", "union", "enum")
+        if first is None or (isinstance(first, str) and not tagged and _has(piped, first)):
+            return piped, list(words)
+        return found.type, list(found.members)
+    try:
+        found = type_and_members(words, target, address, immediate=immediate)
+    except KshellError as error:
+        if isinstance(error, UsageError):
+            raise
+        raise Abort(f"failed to look up type: {error}", hint=error.hint) from error
+    return found.type, list(found.members)
+
+
+def _has(kind: object, path: str) -> bool:
+    try:
+        offsetof(kind, path)  # type: ignore[arg-type]
+    except KshellError as error:
+        return "behind a pointer" in str(error)
+    return True
+
+
+@dcmd("sizeof", group="Types")
+def sizeof_(
+    session: Session, call: Call, type: TypeName, member: MemberName | None,
+) -> Iterator[Output]:
+    """Show the size of a type, or of a member of it.
+
+    Into a pipe it passes the number.
+
+    Examples:
+      ::sizeof struct task_struct
+      ::sizeof struct task_struct comm
+    """
+    kind = session.target.type(type)
+    if call.pipe_out:
+        yield Item(sizeof(kind, member or ""))
+        return
+    yield Text(sizeof_text(type, kind, member or "", session.radix), sizeof(kind, member or ""))
+
+
+@dcmd("offsetof", group="Types")
+def offsetof_(session: Session, call: Call, type: TypeName, member: MemberName) -> Iterator[Output]:
+    """Show the offset of a member in a type, and its size.
+
+    Into a pipe it passes the offset in bytes.
+
+    Examples:
+      ::offsetof struct task_struct comm
+      ::offsetof struct task_struct se.vruntime
+    """
+    kind = session.target.type(type)
+    if call.pipe_out:
+        yield Item(offsetof_value(type, kind, member))
+        return
+    yield Text(offsetof_text(type, kind, member, session.radix))
+
+
+@dcmd("list", group="Types")
+def list_(
+    session: Session, address: int, words: Annotated[list[Argument], Word("type member [variable]", "or $[offset]")],
+) -> Iterator[Output]:
+    """Walk a chain of structures through a pointer member until NULL or the first one comes again.
+
+    The member points to the next structure: this is for plain next pointers. Linux's list_head links list_head to
+    list_head: use ::walk list, hlist or llist. A chain that loops elsewhere is an error. Instead of a type and member,
+    $[offset] says where the pointer is.
+
+    Examples:
+      ffff888003a5c000::list struct vm_struct next
+      ffff888003a5c000::list struct vm_struct next | ::print addr size
+    """
+    kind: str | None = None
+    rest: list[Argument] = []
+    if words and isinstance(words[0], int):
+        offset, rest = words[0], words[1:]
+    else:
+        found = type_and_members(words, session.target, None)
+        if not found.members or not isinstance(found.members[0], str):
+            raise UsageError("a member that points to the next one is missing")
+        offset, bits = offsetof(found.type, found.members[0])
+        if bits:
+            raise UsageError(f"{found.members[0]} is a bit-field, no pointer")
+        kind, rest = found.name, list(found.members[1:])
+    if len(rest) > 1:
+        raise UsageError(f"too many arguments: {' '.join(map(str, rest[1:]))}")
+    variable = str(rest[0]) if rest else None
+    try:
+        nodes = chain(session.target, address, offset)
+    except KshellError as error:
+        yield from _elements(session, [address, *visited_before(error)], kind, variable)
+        raise
+    yield from _elements(session, nodes, kind, variable)
+
+
+def _elements(session: Session, nodes: list[int], kind: str | None, variable: str | None) -> Iterator[Output]:
+    for node in nodes:
+        if variable is not None:
+            session.variables[variable] = node
+        yield Item(node, kind)
+
+
+@dcmd("array", group="Types")
+def array(
+    session: Session, address: int, type: TypeName,
+    count: Annotated[str, Word("count", "elements; hexadecimal, 0t decimal")], variable: VariableName | None,
+) -> Iterator[Output]:
+    """Walk the elements of an array.
+
+    Examples:
+      __per_cpu_offset::array "unsigned long" 4
+      ffff888003a5c000::array "struct page" 0t10 | ::print flags
+    """
+    kind = session.target.type(type)
+    size = sizeof(kind)
+    for number in range(session.evaluate(count)):
+        yield from _elements(session, [(address + number * size) & (1 << 64) - 1], type, variable)

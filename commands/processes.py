@@ -1,0 +1,308 @@
+"""``::ps``, ``::ptree``, ``::pgrep``, ``::pid2proc``, ``::args``, ``::env``; walkers ``proc`` and ``thread``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Annotated
+
+from kshell.api import (
+    ADDRESS,
+    DECIMAL,
+    Abort,
+    Column,
+    Flag,
+    Item,
+    KshellError,
+    NoUserSpaceError,
+    Output,
+    Row,
+    Session,
+    Table,
+    Text,
+    UsageError,
+    Word,
+    dcmd,
+    walker,
+)
+from kshell.linux import processes, tasks
+from kshell.linux.tasks import Task
+
+TASK = "struct task_struct"
+
+_IDS = (
+    Column("PID", 6, DECIMAL, "<"), Column("PPID", 6, DECIMAL, "<"), Column("PGID", 6, DECIMAL, "<"),
+    Column("SID", 6, DECIMAL, "<"), Column("UID", 6, DECIMAL, "<"),
+)
+COLUMNS = (
+    Column("S", 1, key="state"), *_IDS, Column("FLAGS", 10, align="<"), Column("ADDR", kind=ADDRESS),
+    Column("NAME", key="comm"),
+)
+THREAD_COLUMNS = (
+    Column("S", 1, key="state"), Column("TID", 6, DECIMAL, "<"), *_IDS, Column("FLAGS", 10, align="<"),
+    Column("ADDR", kind=ADDRESS), Column("NAME", key="comm"),
+)
+ARGS_COLUMNS = (*COLUMNS[:-1], Column("NAME", 16, key="comm"), Column("ARGS"))
+
+
+def row(session: Session, task: Task, threads: bool = False, args: bool = False) -> Row:
+    """Return the row of *task* in one of the three layouts."""
+    address = task.address or processes.unknown_address()
+    ids = (task.tgid, task.ppid, task.pgrp, task.sid, task.uid, f"0x{task.flags:08x}", address, task.comm)
+    cells = (task.state, task.pid, *ids) if threads else (task.state, *ids)
+    if args:
+        cells = (*cells, _command(session, task))
+    return Row(task.address or None, cells, TASK)
+
+
+def _command(session: Session, task: Task) -> str | KshellError:
+    """Return the arguments as one line, the name in brackets for those that have none, as ps(1) does."""
+    try:
+        return " ".join(processes.split(processes.cmdline(session.target, task))) or f"[{task.comm}]"
+    except KshellError as error:
+        return error
+
+
+@dcmd("ps", columns=COLUMNS, yields=TASK, group="Processes")
+def ps(
+    session: Session, address: int | None, threads: Annotated[bool, Flag("-T", "every thread, with its id")],
+    lwps: Annotated[bool, Flag("-t", "as -T")], args: Annotated[bool, Flag("-f", "with the arguments")],
+    which: Annotated[list[str], Word("pid|name", "only these; pids are decimal")],
+) -> Iterator[Output]:
+    """List processes.
+
+    With an address, the process or thread whose task_struct is there; with pids (decimal) or names, those only.
+    S is the state as /proc shows it: R running, S sleeping, D uninterruptible, T stopped, t traced, X dead, Z zombie,
+    P parked, I idle. FLAGS are PF_* bits, ADDR is the task_struct. Into a pipe it passes addresses of task_structs.
+
+    Examples:
+      ::ps                          all processes
+      ::ps -f 1 sshd                two of them, with their arguments
+      ::ps | ::print comm __state   members of each
+    """
+    if threads or lwps:
+        if args:
+            raise UsageError("-T and -f do not go together")
+        yield Table(THREAD_COLUMNS)
+    elif args:
+        yield Table(ARGS_COLUMNS)
+    chosen = _chosen(session, address, which)
+    if threads or lwps:
+        given = None if chosen is None else list(chosen)
+        for task in processes.iter_threads(session.target, given):
+            yield row(session, task, threads=True)
+        return
+    for task in processes.iter_processes(session.target) if chosen is None else chosen:
+        yield row(session, task, args=args)
+
+
+def _chosen(session: Session, address: int | None, which: list[str]) -> list[Task] | None:
+    """Return the tasks that are asked for, None for all."""
+    if address is not None:
+        return [processes.by_address(session.target, address)]
+    if not which:
+        return None
+    found: list[Task] = []
+    for word in which:
+        if word.isdecimal():
+            found.append(processes.by_pid(session.target, int(word)))
+        else:
+            found += processes.by_name(session.target, word)
+    return found
+
+
+@dcmd("pgrep", columns=COLUMNS, yields=TASK, group="Processes")
+def pgrep(
+    session: Session, exact: Annotated[bool, Flag("-x", "the whole name matches")],
+    newest: Annotated[bool, Flag("-n", "only the newest match")],
+    oldest: Annotated[bool, Flag("-o", "only the oldest match")],
+    full: Annotated[bool, Flag("-f", "match the arguments too")], pattern: str,
+) -> Iterator[Output]:
+    """List processes whose name matches a regular expression.
+
+    The pattern is one of Python's re module. Into a pipe it passes addresses of task_structs.
+
+    Examples:
+      ::pgrep ^kworker
+      ::pgrep -x bash | ::print struct task_struct pid
+    """
+    import re
+
+    try:
+        matches = re.compile(pattern).fullmatch if exact else re.compile(pattern).search
+    except re.error as error:
+        raise UsageError(f"{pattern}: {error}") from None
+    if newest and oldest:
+        raise UsageError("-n and -o do not go together")
+    found = (task for task in processes.iter_processes(session.target) if _matches(session, task, matches, full))
+    if not (newest or oldest):
+        for task in found:
+            yield row(session, task)
+        return
+    # Lists are in the order in which the processes were made.
+    every = list(found)
+    if every:
+        yield row(session, every[-1] if newest else every[0])
+
+
+def _matches(session: Session, task: Task, matches: object, full: bool) -> bool:
+    assert callable(matches)
+    if matches(task.comm):
+        return True
+    if not full:
+        return False
+    command = _command(session, task)
+    return isinstance(command, str) and bool(matches(command))
+
+
+@dcmd("ptree", yields=TASK, group="Processes")
+def ptree(
+    session: Session, address: int | None, which: Annotated[list[str], Word("pid|name", "only their families")],
+) -> Iterator[Output]:
+    """Show processes as a tree of parents and children.
+
+    With an address of a task_struct, pids (decimal) or names: their ancestors and all below them.
+
+    Examples:
+      ::ptree
+      ::ptree 1
+    """
+    every = list(processes.iter_processes(session.target))
+    children: dict[int, list[Task]] = {}
+    known = {task.pid: task for task in every}
+    for task in every:
+        parent = task.ppid if isinstance(task.ppid, int) and task.ppid in known and task.ppid != task.pid else 0
+        children.setdefault(parent, []).append(task)
+    chosen = _chosen(session, address, which)
+    if chosen is None:
+        yield from _tree(children, children.get(0, ()), 0)
+        return
+    for task in chosen:
+        line = [known.get(task.tgid, task)]
+        while isinstance(line[0].ppid, int) and line[0].ppid in known and known[line[0].ppid] not in line:
+            line.insert(0, known[line[0].ppid])
+        for depth, ancestor in enumerate(line[:-1]):
+            yield _branch(ancestor, depth)
+        yield from _tree(children, line[-1:], len(line) - 1)
+
+
+def _tree(children: dict[int, list[Task]], roots: Iterable[Task], depth: int) -> Iterator[Output]:
+    """Yield *roots* and all below; a loop of parents, in a damaged image, ends where it closes."""
+    stack = [(task, depth) for task in reversed(list(roots))]
+    seen: set[int] = set()
+    while stack:
+        task, level = stack.pop()
+        if task.pid in seen:
+            continue
+        seen.add(task.pid)
+        yield _branch(task, level)
+        stack += [(child, level + 1) for child in reversed(children.get(task.pid, []))]
+
+
+def _branch(task: Task, depth: int) -> Text:
+    shown = f"{task.address:016x}" if task.address else f"{task.pid:<16}"
+    return Text(f"{' ' * (5 * depth)}{shown}  {task.comm}", task.address or None, TASK)
+
+
+@dcmd("pid2proc", yields=TASK, group="Processes")
+def pid2proc(
+    session: Session, address: int | None, pids: Annotated[list[str], Word("pid", "decimal")],
+) -> Iterator[Output]:
+    """Show the address of the task_struct of a process id.
+
+    The id is a decimal argument, as ids are printed, or mdb's address (0t1::pid2proc, where 0t means decimal).
+
+    Examples:
+      ::pid2proc 1
+      0t1::pid2proc | ::print struct task_struct comm
+    """
+    wanted = [] if address is None else [address]
+    for word in pids:
+        if not word.isdecimal():
+            raise UsageError(f"{word} is not a process id")
+        wanted.append(int(word))
+    if not wanted:
+        raise UsageError("a process id is needed")
+    for pid in wanted:
+        task = processes.by_pid(session.target, pid)
+        if not task.address:
+            raise KshellError(f"process {pid} ({task.comm}): its address is {processes.unknown_address()}")
+        yield Item(task.address, TASK)
+
+
+def _one(session: Session, address: int | None, word: str | None) -> Task:
+    """Return the process that an address, a pid or name, or the process context names."""
+    if address is not None:
+        return processes.by_address(session.target, address)
+    if word is not None:
+        return processes.find(session.target, word)
+    if session.context is None:
+        raise UsageError("which process: an address, a pid (decimal), a name, or the context that ::getu sets")
+    return processes.by_pid(session.target, session.context.pid)
+
+
+@dcmd("args", columns=(Column("N", 4, DECIMAL, key="n"), Column("ARGUMENT")), group="Processes")
+def args(
+    session: Session, address: int | None, which: Annotated[str | None, Word("pid|name", "pids are decimal")],
+) -> Iterator[Output]:
+    """Show the arguments of a process, one a row.
+
+    Of the process whose task_struct the address is, of a pid (decimal) or name, or of the process context.
+
+    Examples:
+      ::args 1
+      ::pgrep -x sshd | ::args
+    """
+    task = _one(session, address, which)
+    yield from _strings(session, task, processes.cmdline(session.target, task))
+
+
+@dcmd("env", columns=(Column("N", 4, DECIMAL, key="n"), Column("VARIABLE")), group="Processes")
+def env(
+    session: Session, address: int | None, which: Annotated[str | None, Word("pid|name", "pids are decimal")],
+) -> Iterator[Output]:
+    """Show the environment a process was started with, one variable a row.
+
+    Of the process whose task_struct the address is, of a pid (decimal) or name, or of the process context.
+
+    Examples:
+      ::env 1
+      ::getu victim; ::env
+    """
+    task = _one(session, address, which)
+    yield from _strings(session, task, processes.environ(session.target, task))
+
+
+def _strings(session: Session, task: Task, data: bytes) -> Iterator[Output]:
+    if not data and (task.is_kernel_thread or task.is_zombie):
+        kind = "a kernel thread" if task.is_kernel_thread else "a zombie"
+        raise NoUserSpaceError(f"process {task.pid} ({task.comm}) is {kind}: it has no user memory")
+    for number, text in enumerate(processes.split(data)):
+        yield Row(None, (number, text))
+
+
+@walker("proc", yields=TASK)
+def proc(session: Session, address: int | None) -> Iterator[int]:
+    """Walk all processes (thread-group leaders); from a process, it and all below it."""
+    if processes.from_proc(session.target):
+        raise Abort(f"the addresses of processes are {processes.unknown_address()}")
+    if address is None:
+        for task in tasks.iter_processes(session.target):
+            yield task.address
+        return
+    every = list(tasks.iter_processes(session.target))
+    wanted = {processes.by_address(session.target, address).tgid}
+    for task in every:  # children come behind their parents in the list
+        if task.pid in wanted or task.ppid in wanted:
+            wanted.add(task.pid)
+            yield task.address
+
+
+@walker("thread", yields=TASK)
+def thread(session: Session, address: int | None) -> Iterator[int]:
+    """Walk all threads; from a process, its threads."""
+    if processes.from_proc(session.target):
+        raise Abort(f"the addresses of threads are {processes.unknown_address()}")
+    found = tasks.iter_threads(session.target, None if address is None else [address])
+    for task in found:
+        yield task.address
+

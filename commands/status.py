@@ -1,0 +1,152 @@
+"""``::status``: what is being looked at; ``::regs``: the registers of a CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated
+
+from kshell.api import Decimal, KshellError, Option, Output, Record, Session, dcmd
+from kshell.linux import clock, printk, uts
+
+FLAGS = ((11, "of"), (10, "df"), (9, "if"), (8, "tf"), (7, "sf"), (6, "zf"), (4, "af"), (2, "pf"), (0, "cf"))
+PAIRS = (("rax", "r9"), ("rbx", "r10"), ("rcx", "r11"), ("rdx", "r12"), ("rsi", "r13"), ("rdi", "r14"), ("r8", "r15"))
+SEGMENTS = (("cs", "ds", "es", "fs"), ("gs", "gs_base", "kernel_gs_base"), ("trapno", "err", "cr2", "cr3"))
+
+
+@dcmd("status", group="Kernel")
+def status(session: Session) -> Iterator[Output]:
+    """Say what is being looked at, how it was found, and what is missing.
+
+    Examples:
+      ::status
+      ::status ! cat
+    """
+    if not session.has_target:
+        yield Record(["debugging empty target"], lambda: {"kind": "empty"})
+        return
+    found = dict(_facts(session))
+    yield Record(_lines(session, found), lambda: {key.replace(" ", "_"): value for key, value in found.items()})
+
+
+def _facts(session: Session) -> Iterator[tuple[str, str]]:
+    """Yield what is known of the target, word by word; what cannot be told says why."""
+    target = session.target
+    yield "target", target.path
+    yield "kind", "live kernel" if target.live else "crash dump"
+    if target.findings.get("image") != target.description:
+        yield "description", target.description
+    try:
+        names = uts.uname(target)
+        yield "host", names.nodename
+        yield "operating system", f"{names.release} {names.version} ({names.machine})"
+    except KshellError as error:
+        yield "host", f"unknown ({error})"
+        yield "operating system", target.release
+    yield "mode", {"r": "read-only", "r+": "read-write, in place", "c": "copy on write"}.get(target.mode, target.mode)
+    target.symbols  # noqa: B018 - found when first asked for, and told in the findings
+    target.types  # noqa: B018
+    if not target.live or target.vmcoreinfo is not None:
+        try:
+            found = clock.read_clock(target)
+            yield "date", _date(found.wall)
+            yield "up", _duration(found.uptime)
+        except KshellError as error:
+            yield "date", f"unknown ({error})"
+        panic = _panic(session)
+        if panic:
+            yield "panic message", panic
+    yield "cpus", str(len(target.cpus)) if target.cpus else "no registers of CPUs"
+    yield from target.findings.items()
+    context = session.context
+    yield "process context", f"{context.pid} ({context.comm})" if context else "none"
+
+
+def _lines(session: Session, facts: dict[str, str]) -> Iterator[str]:
+    from kshell.api import escape
+
+    host = escape(facts["host"])
+    what = facts["target"] if facts["kind"] == "crash dump" else ""
+    if facts["kind"] == "crash dump":
+        yield f"debugging crash dump {escape(what)} (64-bit) from {host}"
+    else:
+        yield f"debugging live kernel (64-bit) on {host}"
+    for key, value in facts.items():
+        if key not in ("target", "kind", "host"):
+            yield f"{key}: {escape(value)}"
+
+
+def _date(nanoseconds: int) -> str:
+    import time
+
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(nanoseconds // clock.NS))
+
+
+def _duration(nanoseconds: int) -> str:
+    seconds = nanoseconds // clock.NS
+    days, rest = divmod(seconds, 86400)
+    text = f"{rest // 3600:02d}:{rest // 60 % 60:02d}:{rest % 60:02d}"
+    return f"{days} days {text}" if days else text
+
+
+def _panic(session: Session) -> str:
+    """Return the line of the log that says why the kernel stopped, "" when there is none."""
+    found = ""
+    try:
+        for record in printk.iter_records(session.target):
+            if isinstance(record.text, str) and record.text.startswith("Kernel panic - not syncing: "):
+                found = record.text.removeprefix("Kernel panic - not syncing: ").split("\n")[0]
+    except KshellError:
+        return ""
+    return found
+
+
+@dcmd("regs", aliases=("$r",), group="Kernel")
+def regs(
+    session: Session, cpu: Annotated[Decimal | None, Option("-c", "cpu", "of this CPU, in decimal; 0 without")],
+) -> Iterator[Output]:
+    """Show the registers of a CPU as the dump has them.
+
+    Examples:
+      ::regs
+      ::regs -c 1
+    """
+    cpus = session.target.cpus
+    wanted = 0 if cpu is None else cpu
+    found = next((one for one in cpus if one.number == wanted), None)
+    if found is None or not found.registers:
+        if not cpus:
+            raise KshellError("no register set available: this target tells nothing of its CPUs")
+        have = ", ".join(str(one.number) for one in cpus if one.registers)
+        raise KshellError(f"no register set available for CPU {wanted}", hint=f"there are those of {have or 'none'}")
+    registers = found.registers
+    yield Record(_registers(session, registers), lambda: {
+        "cpu": wanted, **{name: f"0x{value:x}" for name, value in registers.items()}})
+
+
+def _registers(session: Session, registers: dict[str, int]) -> Iterator[str]:
+    def one(name: str, width: int = 16) -> str:
+        return f"%{name:<3} = 0x{registers[name]:0{width}x}"
+
+    def symbol(name: str) -> str:
+        found = session.target.symbolize(registers[name])
+        return session.name_of(registers[name]) if found else ""
+
+    for left, right in PAIRS:
+        if left in registers and right in registers:
+            yield f"{one(left)} {symbol(left):<15} {one(right)} {symbol(right)}".rstrip()
+    yield ""
+    for name in ("rip", "rbp", "rsp"):
+        if name in registers:
+            yield f"{one(name)} {symbol(name)}".rstrip()
+    if "rflags" in registers:
+        flags = registers["rflags"]
+        yield f"%rflags = 0x{flags:08x}"
+        bits = (("id", 21), ("vip", 20), ("vif", 19), ("ac", 18), ("vm", 17), ("rf", 16), ("nt", 14))
+        shown = " ".join(f"{name}={flags >> bit & 1}" for name, bit in bits)
+        yield f"  {shown} iopl=0x{flags >> 12 & 3:x}"
+        yield f"  status=<{','.join(name.upper() if flags >> bit & 1 else name for bit, name in FLAGS)}>"
+    yield ""
+    for row in SEGMENTS:
+        cells = [f"%{name} = 0x{registers[name]:04x}" for name in row if name in registers]
+        if cells:
+            yield "\t".join(cells)

@@ -1,0 +1,117 @@
+"""``::vtop``: page tables; ``::mappings``: what is mapped where."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated
+
+from kshell.api import (
+    ADDRESS,
+    HEX,
+    Call,
+    Column,
+    Expr,
+    Flag,
+    Item,
+    KshellError,
+    Option,
+    Output,
+    Row,
+    Session,
+    Table,
+    Text,
+    Word,
+    dcmd,
+)
+from kshell.linux import memory_map, processes
+from kshell.linux import vtop as vtop_
+
+
+@dcmd("vtop", group="Memory")
+def vtop(
+    session: Session, address: int, call: Call, verbose: Annotated[bool, Flag("-v", "show each table on the way")],
+    mm: Annotated[Expr | None, Option("-a", "mm", "in the address space of this mm_struct")],
+) -> Iterator[Output]:
+    """Translate a virtual address to a physical one.
+
+    A kernel address through the kernel's page tables, a user address through those of the process context, or of -a.
+    -v shows each level: the table, the index in it and the entry. Into a pipe it passes the physical address.
+
+    Examples:
+      init_task::vtop -v
+      ::getu 812; 404010::vtop
+    """
+    space = vtop_.page_tables(session.target.user_space(mm) if mm is not None else session.space(address))
+    for step in vtop_.steps(space, address) if verbose and not call.pipe_out else ():
+        flags = f" ({step.flags})" if step.flags else ""
+        yield Text(f"    {step.name} at {step.table:x}[{step.slot:x}] = {step.entry:x}{flags}")
+    try:
+        paddr = space.translate(address)
+    except KshellError as error:
+        raise KshellError(f"failed to get physical mapping: {error}", hint=error.hint) from error
+    if call.pipe_out:
+        yield Item(paddr)
+    else:
+        yield Text(f"virtual {address:x} mapped to physical {paddr:x}", paddr)
+
+
+USER_COLUMNS = (
+    Column("BASE", kind=ADDRESS, key="start"), Column("LIMIT", kind=ADDRESS, key="end"), Column("SIZE", 16, HEX, ">"),
+    Column("PERM", 4, key="permissions"), Column("NAME"),
+)
+KERNEL_COLUMNS = (*USER_COLUMNS[:3], Column("NAME"))
+
+
+@dcmd("mappings", aliases=("$m",), columns=USER_COLUMNS, group="Memory")
+def mappings(
+    session: Session, address: int | None,
+    kernel: Annotated[bool, Flag("-k", "the kernel's address space even if there is a process context")],
+    vmalloc: Annotated[bool, Flag("-v", "with each vmalloc area")],
+    which: Annotated[str | None, Word("pid|name", "of this process; a pid is decimal")],
+) -> Iterator[Output]:
+    """List the mappings of the process context, or the regions of the kernel's address space.
+
+    With an address only the one that holds it. Names are those of /proc/PID/maps. Into a pipe it passes the bases,
+    of a process's mappings their vm_area_structs.
+
+    Examples:
+      ::mappings -k
+      ::mappings 812
+      ::getu 812; 404010::mappings
+    """
+    user = not kernel and (which is not None or session.context is not None)
+    if address is not None and which is None:
+        user = address < session.target.arch.kernel_half
+    found = _process(session, which, address) if user else _kernel(session, vmalloc, address)
+    some = False
+    for item in found:
+        some = some or type(item) is Row
+        yield item
+    if address is not None and not some:
+        raise KshellError(f"failed to obtain mapping: no mapping for address 0x{address:x}")
+
+
+def _process(session: Session, which: str | None, address: int | None) -> Iterator[Output]:
+    if which is not None:
+        task = processes.find(session.target, which)
+    else:
+        session.user  # noqa: B018 - raises when there is no context
+        assert session.context is not None
+        task = processes.by_pid(session.target, session.context.pid)
+    for vma in processes.vmas(session.target, task):
+        if address is None or vma.start <= address < vma.end:
+            cells = (vma.start, vma.end, vma.end - vma.start, vma.permissions, vma.name or "[ anon ]")
+            yield Row(vma.address or vma.start, cells, "struct vm_area_struct" if vma.address else None)
+
+
+def _kernel(session: Session, vmalloc: bool, address: int | None) -> Iterator[Output]:
+    yield Table(KERNEL_COLUMNS)
+    target = session.target
+    for region in memory_map.regions(target):
+        if address is None or region.start <= address < region.end:
+            yield Row(region.start, (region.start, region.end, region.end - region.start, region.name))
+        if region.kind == "vmalloc" and (vmalloc or address is not None):
+            for area in memory_map.iter_vmalloc(target):
+                if address is None or area.start <= address < area.end:
+                    caller = f"vmalloc by {session.name_of(area.caller)}" if area.caller else "vmalloc"
+                    yield Row(area.start, (area.start, area.end, area.end - area.start, caller))

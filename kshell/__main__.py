@@ -1,0 +1,97 @@
+"""The ``kshell`` command: options, the target, and which shell to run.
+
+Nothing but click is imported before it is known what is asked. Exit status: 0 normal end, also of a script with errors
+on stdin, as in mdb; 1 the target cannot be opened, or with ``-e``/``-f`` a parse error or a last dcmd that failed, or
+with ``--stop-on-error`` any failure; 2 wrong usage; 130 interrupted. A reader that went away (``| head``) is no error.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+import kshell
+
+_EPILOG = """\b
+Examples:
+  kshell vmcore                         questions and answers on a crash dump
+  kshell -e '::ps' vmcore               one question
+  kshell --cow -e 'jiffies/W 0' vmcore  a write to a private copy
+  echo '2+3=X' | kshell -n              a calculator
+
+Process ids are decimal, because they are printed in decimal; other bare numbers are hexadecimal (0t10 is ten).
+"""
+
+
+@click.command(
+    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "KSHELL"}, epilog=_EPILOG)
+@click.option("-e", "commands", multiple=True, metavar="CMD", allow_from_autoenv=False,
+              help="Obey CMD and leave; may be given again.")
+@click.option("-f", "script", metavar="FILE", allow_from_autoenv=False,
+              help="Obey the commands in FILE (- is stdin) and leave.")
+@click.option("-w", "write", is_flag=True, allow_from_autoenv=False,
+              help="Open for writing: writes go into the target itself.")
+@click.option("--cow", is_flag=True, help="Writes go to a private copy; the target stays as it is.")
+@click.option("-n", "no_target", is_flag=True, help="No target at all: a calculator.")
+@click.option("--json", "json", is_flag=True, help="Output as JSON, one object a line.")
+@click.option("-q", "quiet", is_flag=True, help="No banner and no notes.")
+@click.option("--stop-on-error", is_flag=True, help="Leave at the first command that fails, with status 1.")
+@click.option("--no-plugins", is_flag=True, help="Load no plugins but those that come with kshell.")
+@click.version_option(kshell.__version__, "-V", "--version", message="kshell %(version)s")
+@click.argument("target", required=False)
+@click.argument("vmlinux", required=False)
+def cli(
+    commands: tuple[str, ...], script: str | None, write: bool, cow: bool, no_target: bool, json: bool, quiet: bool,
+    stop_on_error: bool, no_plugins: bool, target: str | None, vmlinux: str | None,
+) -> int:
+    """mdb for Linux: read and write kernel and user memory.
+
+    TARGET is a crash dump; without one it is the running system. VMLINUX adds the names of a vmlinux or System.map of
+    the same kernel. Commands come from the terminal, from standard input, from -e or from -f.
+    """
+    if commands and script is not None:
+        raise click.UsageError("-e and -f are mutually exclusive")
+    if write and cow:
+        raise click.UsageError("-w and --cow are mutually exclusive")
+    if no_target and (target is not None or write or cow):
+        raise click.UsageError("-n means no target: TARGET, -w and --cow do not go with it")
+    from kshell.shell.start import Request, start
+
+    return start(Request(
+        commands=commands, script=script, mode="r+" if write else "c" if cow else "r", no_target=no_target, json=json,
+        quiet=quiet, stop_on_error=stop_on_error, plugins=not no_plugins, target=target, vmlinux=vmlinux))
+
+
+def main() -> None:
+    """Run the command and exit with its status."""
+    try:
+        status = cli.main(standalone_mode=False) or 0
+    except click.exceptions.Exit as leave:
+        status = leave.exit_code
+    except click.ClickException as error:
+        error.show()
+        status = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        status = 130
+    except BrokenPipeError:
+        status = 0
+    _leave(status)
+
+
+def _leave(status: int) -> None:
+    """Exit with *status*; what is still to be written to a reader that has gone is dropped."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        sys.stderr.write(f"kshell: cannot write the output: {error.strerror}\n")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = status or 1
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""What dcmds and plugins import. Everything here is kept compatible within one ``API_VERSION``.
+
+A dcmd is a function over a session that yields what it finds::
+
+    from kshell.api import Column, DECIMAL, ADDRESS, Flag, Output, Row, Session, dcmd
+
+    @dcmd("ps", columns=(Column("PID", 6, DECIMAL), Column("ADDR", kind=ADDRESS), Column("NAME", key="comm")),
+          yields="struct task_struct")
+    def ps(session: Session, address: int | None, threads: Annotated[bool, Flag("-T", "threads too")],
+           names: list[str]) -> Iterator[Output]:
+        '''List processes; with an address, that task only.'''
+
+Parameters are its interface: ``address: int`` requires an address, ``address: int | None`` takes one, without the
+parameter it is refused. ``count: int | None`` takes the ``,count`` itself instead of being looped over. ``call: Call``
+tells how it is called, ``values: Values`` receives the whole pipe at once. Options are ``Annotated`` with
+:class:`Flag` or :class:`Option`; the others are words, in order. Strings from the target may be yielded as they are:
+the engine escapes them. A dcmd never prints.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from kshell.arguments import (
+    Abort,
+    Address,
+    Argument,
+    Call,
+    DcmdName,
+    Decimal,
+    Expr,
+    FileName,
+    Flag,
+    MemberName,
+    ModuleName,
+    Next,
+    Number,
+    Option,
+    Pid,
+    SymbolName,
+    TypeName,
+    Values,
+    VariableName,
+    WalkerName,
+    Word,
+)
+from kshell.binding import parse_number
+from kshell.errors import (
+    Fault,
+    KshellError,
+    MemberError,
+    NoProcessError,
+    NotFoundError,
+    NoUserSpaceError,
+    Reason,
+    SymbolNotFoundError,
+    TypeNotFoundError,
+    UsageError,
+)
+from kshell.output import (
+    ADDRESS,
+    COUNT,
+    DECIMAL,
+    HEX,
+    OCTAL,
+    TEXT,
+    Block,
+    Column,
+    Item,
+    Note,
+    Output,
+    Record,
+    Row,
+    Table,
+    Text,
+    Warn,
+)
+from kshell.registry import API_VERSION, Dcmd, Walker, dcmd, walker
+from kshell.session import Context, Session
+
+if TYPE_CHECKING:
+    from kshell.escape import escape, escape_bytes
+    from kshell.hexdump import DumpOptions, dump
+    from kshell.lang.formats import FORMATS
+    from kshell.lang.numbers import show_base
+    from kshell.loader import load as load_module
+    from kshell.memory.model import Memory
+    from kshell.partial import read_prefix
+    from kshell.printer import (
+        PrintOptions,
+        Selection,
+        address_text,
+        format_layout,
+        format_value,
+        offsetof_text,
+        offsetof_value,
+        pipe_value,
+        sizeof_text,
+        to_json,
+    )
+    from kshell.types.model import CType, EnumType, StructType, Symbol, near_names
+    from kshell.value import Value, Vector, offsetof, sizeof
+    from kshell.value.args import type_and_members
+    from kshell.value.args import type_words as take_type
+
+__all__ = [
+    "ADDRESS", "API_VERSION", "COUNT", "DECIMAL", "FORMATS", "HEX", "OCTAL", "TEXT", "Abort", "Address", "Argument",
+    "Block", "CType", "Call", "Column", "Context", "Dcmd", "DcmdName", "Decimal", "DumpOptions", "EnumType", "Expr",
+    "Fault", "FileName", "Flag", "Item", "KshellError", "MemberError", "MemberName", "Memory", "ModuleName", "Next",
+    "NoProcessError", "NoUserSpaceError", "NotFoundError", "Note", "Number", "Option", "Output", "Pid",
+    "PrintOptions", "Reason", "Record", "Row", "Selection", "Session", "StructType", "Symbol", "SymbolName",
+    "SymbolNotFoundError", "Table", "Text", "TypeName", "TypeNotFoundError", "UsageError", "Value", "Values",
+    "VariableName", "Vector", "Walker", "WalkerName", "Warn", "Word", "address_text", "dcmd", "dump", "escape",
+    "escape_bytes", "format_layout", "format_value", "load_module", "near_names", "offsetof", "offsetof_text",
+    "offsetof_value", "parse_number", "pipe_value", "read_prefix", "show_base", "sizeof", "sizeof_text", "take_type",
+    "to_json", "type_and_members", "walker",
+]
+
+#: what is imported when it is first used: name -> module, or module:name
+_LATE = {
+    "CType": "kshell.types.model",
+    "DumpOptions": "kshell.hexdump",
+    "EnumType": "kshell.types.model",
+    "FORMATS": "kshell.lang.formats",
+    "Memory": "kshell.memory.model",
+    "PrintOptions": "kshell.printer",
+    "Selection": "kshell.printer",
+    "StructType": "kshell.types.model",
+    "Symbol": "kshell.types.model",
+    "Value": "kshell.value",
+    "Vector": "kshell.value",
+    "address_text": "kshell.printer",
+    "dump": "kshell.hexdump",
+    "escape": "kshell.escape",
+    "escape_bytes": "kshell.escape",
+    "format_layout": "kshell.printer",
+    "format_value": "kshell.printer",
+    "load_module": "kshell.loader:load",
+    "near_names": "kshell.types.model",
+    "offsetof": "kshell.value",
+    "offsetof_text": "kshell.printer",
+    "offsetof_value": "kshell.printer",
+    "pipe_value": "kshell.printer",
+    "read_prefix": "kshell.partial",
+    "show_base": "kshell.lang.numbers",
+    "sizeof": "kshell.value",
+    "sizeof_text": "kshell.printer",
+    "take_type": "kshell.value.args:type_words",
+    "to_json": "kshell.printer",
+    "type_and_members": "kshell.value.args",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what most dcmds do not need when it is first used: start-up does not pay for it."""
+    where = _LATE.get(name)
+    if where is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, _, attribute = where.partition(":")
+    found = globals()[name] = getattr(import_module(module), attribute or name)
+    return found

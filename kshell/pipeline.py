@@ -1,0 +1,252 @@
+"""Statements executed: addresses, counts, pipelines, naked expressions, strings that are obeyed.
+
+Reference: mdb-language.md 3 (statements), 5.1 (dot), 7 (running commands), 8 (pipelines). Everything is a generator of
+outputs, so that the first row appears at once and whoever has seen enough can stop the rest. Unlike in mdb, the stages
+of a pipeline run interleaved; each has its own dot, so that they do not notice.
+
+``$[...]``, addresses and counts are evaluated when a statement is prepared, once, with the dot of before.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Generator, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from kshell.arguments import Argument, Call
+from kshell.errors import NotFoundError, UsageError
+from kshell.lang import ast
+from kshell.lang.parser import Parser
+from kshell.output import Item, Output
+from kshell.registry import Dcmd, Walker
+
+if TYPE_CHECKING:
+    from kshell.session import Session
+
+
+class Status(enum.Enum):
+    """How a dcmd ended (mdb-language.md 7.2). USAGE and ABORT stop the loop and the pipeline, ERR does not."""
+
+    OK = 0
+    ERR = 1
+    USAGE = 2
+    ABORT = 4
+
+
+class DcmdStage(NamedTuple):
+    """A call of a dcmd: the dcmds of its name in the order in which they are asked, and its arguments."""
+
+    dcmds: tuple[Dcmd, ...]
+    words: tuple[Argument, ...]
+    node: ast.DcmdCall
+
+
+class VerbStage(NamedTuple):
+    """A formatting verb, write, search or assignment; every ``$[ ]`` in it is a number by now."""
+
+    node: ast.Format | ast.HexDump | ast.Write | ast.Search | ast.Assign
+
+
+Stage = DcmdStage | VerbStage | ast.ShellStage
+
+
+class Prepared(NamedTuple):
+    """A pipeline ready to run, perhaps again (mdb's last command list)."""
+
+    stages: tuple[Stage, ...]
+    shell: ast.ShellEscape | None
+
+
+class Stopped(Exception):
+    """A stage failed with USAGE or ABORT, or its text was no expression: the pipeline stops. Already reported."""
+
+
+# -- preparing --------------------------------------------------------------------------------------------------------
+
+
+def check_dcmd(session: Session) -> Any:
+    """Return the parser's question: why can the dcmd of this name not be run? None if it can."""
+
+    def check(name: str) -> str | None:
+        if session.registry.has_dcmd(name):
+            return None
+        try:
+            session.registry.find_dcmds(name)
+        except NotFoundError as error:
+            if error.kind == "loaded module":
+                return "specified module is not loaded"
+            near = " or ".join("::" + guess if guess[:1] not in "$:" else guess for guess in error.near)
+            return "unknown dcmd name" + (f"; did you mean {near}?" if near else "")
+        return None
+
+    return check
+
+
+def _fixed(session: Session, item: Any) -> Any:
+    """Return *item* with the expression of an Immediate replaced by its value."""
+    if isinstance(item, ast.Immediate):
+        number = ast.Number(f"0x{session.value(item.expression):x}", start=item.start, end=item.end)
+        return item.replace(expression=number)
+    return item
+
+
+def prepare(session: Session, pipeline: ast.Pipeline, shell: ast.ShellEscape | None = None) -> Prepared:
+    """Return *pipeline* with its dcmds found and its ``$[ ]`` evaluated.
+
+    :raises EvaluateError: an expression has no value
+    :raises NotFoundError: there is no such dcmd
+    """
+    stages: list[Stage] = []
+    for node in pipeline.stages:
+        if isinstance(node, ast.DcmdCall):
+            words: list[Argument] = [
+                session.value(word.expression) if isinstance(word, ast.Immediate) else word.text
+                for word in node.arguments]
+            stages.append(DcmdStage(tuple(session.registry.find_dcmds(node.name)), tuple(words), node))
+        elif isinstance(node, ast.ShellStage):
+            stages.append(node)
+        elif isinstance(node, ast.Format):
+            stages.append(VerbStage(node.replace(items=tuple(_fixed(session, item) for item in node.items))))
+        elif isinstance(node, ast.HexDump):
+            stages.append(VerbStage(node.replace(size=_fixed(session, node.size))))
+        else:
+            fixed = node.replace(arguments=tuple(_fixed(session, item) for item in node.arguments))
+            stages.append(VerbStage(fixed))
+    return Prepared(tuple(stages), shell)
+
+
+# -- statements -------------------------------------------------------------------------------------------------------
+
+
+def run_statement(session: Session, statement: ast.Statement, *, string: bool) -> Generator[Output, None, Status]:
+    """Run one statement, yielding its output; return the status of its last dcmd.
+
+    :param string: it stands in ``::eval`` or ``-e``, where a naked address only sets dot
+    :raises EvaluateError: before anything has run
+    """
+    prepared = None
+    if statement.pipeline is not None:
+        prepared = prepare(session, statement.pipeline, statement.shell)
+    count = None if statement.count is None else session.value(statement.count)
+    address = None if statement.address is None else session.value(statement.address)
+    if prepared is not None:
+        status = yield from run(session, prepared, address, count)
+        session.last = prepared
+        return status
+    if statement.shell is not None:
+        from kshell.shellpipe import run_alone
+
+        return (yield from run_alone(session, statement.shell))
+    return (yield from _naked(session, address, count, string))
+
+
+def _naked(
+    session: Session, address: int | None, count: int | None, string: bool,
+) -> Generator[Output, None, Status]:
+    """Run the last command list again: for a naked address, a naked count, and (``repeatlast``) a blank line."""
+    blank = address is None and count is None
+    if string:
+        if address is not None:
+            session.dot, session.increment = address, 0
+        return Status.OK
+    if session.last is None or (blank and not session.options.repeatlast):
+        return Status.OK
+    if address is None:
+        session.dot = (session.dot + session.increment) % (1 << 64)
+    return (yield from run(session, session.last, address, count))
+
+
+def obey(session: Session, text: str) -> Generator[Output, None, Status]:
+    """Obey the command line *text* as ``::eval`` does; return the status of its last dcmd.
+
+    :raises ParseError, EvaluateError: at the statement that has one; the statements before it have run
+    """
+    status = Status.OK
+    parser = Parser(text, check_dcmd(session))
+    while not session.done and (statement := parser.next_statement()) is not None:
+        status = yield from run_statement(session, statement, string=True)
+    return status
+
+
+# -- pipelines --------------------------------------------------------------------------------------------------------
+
+
+def run(
+    session: Session, prepared: Prepared, address: int | None, count: int | None,
+) -> Generator[Output, None, Status]:
+    """Run a pipeline from *address*, its first command *count* times; return the status of the last dcmd that ran."""
+    from kshell.stages import run_stage, to_items
+
+    if address is not None:
+        session.dot = address
+    if count == 0:
+        return Status.OK
+    statuses: list[Status | None] = [None] * len(prepared.stages)
+    source: Iterator[Item] | None = None
+    shell_source: Iterator[Output] | None = None
+    if prepared.shell is not None:
+        from kshell.shellpipe import feed_shell
+    final = len(prepared.stages) - 1
+    try:
+        for position, stage in enumerate(prepared.stages):
+            outputs: Iterator[Output]
+            if isinstance(stage, ast.ShellStage):
+                from kshell.shellpipe import shell_stage
+
+                outputs = shell_stage(session, stage.text, shell_source)
+            else:
+                to_shell = (prepared.shell is not None) if position == final else isinstance(
+                    prepared.stages[position + 1], ast.ShellStage)
+                call = Call(
+                    count=count if position == 0 else None, piped=position > 0, shell_out=to_shell,
+                    pipe_out=position < final and not to_shell)
+                outputs = run_stage(session, stage, call, address if position == 0 else None, source,
+                                    statuses, position)
+            if position == final:
+                if prepared.shell is not None:
+                    outputs = feed_shell(session, prepared.shell, outputs)
+                yield from outputs
+            elif isinstance(prepared.stages[position + 1], ast.ShellStage):
+                shell_source = framed(session, outputs)
+            else:
+                source = to_items(session, framed(session, outputs))
+    except Stopped:
+        pass
+    status = next((found for found in reversed(statuses) if found is not None), Status.OK)
+    session.status = status
+    return status
+
+
+def framed(session: Session, outputs: Iterator[Output]) -> Iterator[Output]:
+    """Yield *outputs*, letting their maker have a dot and an increment of its own; its shell commands are captured."""
+    own = session.dot, session.increment
+    while True:
+        outer = session.dot, session.increment, session.direct_output
+        session.dot, session.increment, session.direct_output = *own, False
+        try:
+            item = next(outputs)
+        except StopIteration:
+            return
+        finally:
+            own = session.dot, session.increment
+            session.dot, session.increment, session.direct_output = outer
+        yield item
+
+
+def walk(session: Session, walker: Walker, address: int | None) -> Iterator[Item]:
+    """Yield what *walker* finds, with its type.
+
+    :raises UsageError: it needs an address and has none, or the other way round
+    """
+    if walker.address == "refused":
+        if address is not None:
+            raise UsageError(f"walker {walker.name} takes no address")
+        found = walker.function(session)
+    elif walker.address == "required" and address is None:
+        raise UsageError(f"walker {walker.name} needs an address: address::walk {walker.name}")
+    else:
+        found = walker.function(session, address)
+    for item in found:
+        yield item if isinstance(item, Item) else Item(item, walker.yields)
+
+

@@ -1,0 +1,365 @@
+"""The state of a session: target, process context, dot, variables, radix, options, journal of writes, log.
+
+Reference: mdb-language.md 5 (dot, variables, radix). Nothing is global: two sessions in one process share nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from typing import TYPE_CHECKING, Literal, NamedTuple, TextIO
+
+from kshell.errors import Fault, KshellError, NoProcessError, NotFoundError, Reason, SymbolNotFoundError, repr_name
+from kshell.lang.numbers import show_base
+from kshell.memory.model import TOP, Memory
+from kshell.output import Item, Note, Output, Warn
+from kshell.registry import Registry
+from kshell.variables import Variables
+
+if TYPE_CHECKING:
+    from kshell.lang.ast import Expression
+    from kshell.pipeline import Prepared, Status
+    from kshell.render import Renderer
+    from kshell.target.target import Target
+
+
+class Context(NamedTuple):
+    """The process that user addresses go to: the most recent ``::getu``.
+
+    :ivar task: its task_struct, 0 where the kernel cannot be read; :ivar mm: its mm_struct, likewise
+    """
+
+    pid: int
+    comm: str
+    space: Memory
+    task: int = 0
+    mm: int = 0
+
+
+class JournalEntry(NamedTuple):
+    """One write: what was there and what is there now."""
+
+    number: int
+    space: str
+    address: int
+    old: bytes
+    new: bytes
+    memory: Memory
+
+
+class Options:
+    """What ``::set`` changes; see mdb-language.md 11.8 for the names that mdb has."""
+
+    def __init__(self) -> None:
+        self.repeatlast = False
+        self.ignoreeof = False
+        self.pager = True
+        self.write_readback = True
+        self.array_mem_limit: int | None = 32
+        self.array_str_limit: int | None = 1024
+        self.symbol_distance = 0
+        self.width = 80
+        self.prompt = "> "
+
+
+class Session:
+    """What a dcmd gets as its first argument.
+
+    :ivar dot: the current address; :ivar increment: bytes consumed by the last formatting command
+    :ivar last_address: with which the last dcmd was invoked (``&``)
+    :ivar radix: of numbers without a prefix, in and out
+    :ivar context: the process context, None until ``::getu``
+    :ivar status: of the last dcmd that ran; :ivar failed: whether any command failed
+    """
+
+    def __init__(self, target: Target | None = None, registry: Registry | None = None) -> None:
+        self._target = target
+        self.registry = registry if registry is not None else Registry()
+        self.dot = self.increment = self.last_address = 0
+        self.radix = 16
+        self.variables = Variables(self)
+        self.options = Options()
+        self.context: Context | None = None
+        self.journal: list[JournalEntry] = []
+        self._written = 0
+        self.status: Status | None = None
+        self.failed = False
+        self.last: Prepared | None = None
+        self.done = False
+        self.interactive = False
+        self.why_no_target = ""
+        self.log_path = ""
+        self._log: TextIO | None = None
+        #: where notes and errors go at once; the console sets it
+        self.report: Callable[[Note | Warn, str], None] = _discard
+        #: whether shell commands may write to our own standard output themselves
+        self.direct_output = False
+        #: makes the renderer for what goes to a shell command; None: plain text
+        self.shell_renderer: Callable[[], Renderer] | None = None
+
+    # -- the target and its spaces ------------------------------------------------------------------------------------
+
+    @property
+    def target(self) -> Target:
+        """The target.
+
+        :raises KshellError: there is none (``kshell -n``, or the running system could not be opened)
+        """
+        if self._target is None:
+            raise KshellError(self.why_no_target or "no target", hint="kshell DUMP opens one, kshell alone this system")
+        return self._target
+
+    def attach(self, target: Target | None) -> None:
+        """Make *target* the session's target."""
+        self._target = target
+
+    @property
+    def has_target(self) -> bool:
+        return self._target is not None
+
+    @property
+    def kernel(self) -> Memory:
+        """Kernel virtual memory."""
+        return self.target.kernel
+
+    @property
+    def physical(self) -> Memory:
+        """Physical memory."""
+        return self.target.physical
+
+    @property
+    def user(self) -> Memory:
+        """User memory of the process context.
+
+        :raises NoProcessError: no context is set
+        """
+        if self.context is None:
+            raise NoProcessError("no process context", hint="pid::getu sets one, ::getu 0t1234 too")
+        return self.context.space
+
+    def space(self, address: int) -> Memory:
+        """Return the memory that virtual *address* belongs to: the kernel's or the process context's, by its half.
+
+        :raises NoProcessError: it is a user address and no context is set
+        """
+        target = self.target
+        if address >= target.arch.kernel_half:
+            return target.kernel
+        if self.context is None:
+            raise NoProcessError(
+                f"0x{address:x} is a user address and there is no process context",
+                hint="::getu PID chooses the process (::ps lists them)")
+        return self.context.space
+
+    def memory(self, name: str, address: int = 0) -> Memory:
+        """Return the memory called *name*: "kernel", "user", "physical", or "virtual" (by the half of *address*).
+
+        :raises NotFoundError: there is no such space
+        """
+        if name == "virtual":
+            return self.space(address)
+        if name == "object":
+            raise KshellError("operation not supported by target", hint="there is no object file: / reads memory")
+        if name not in ("kernel", "user", "physical"):
+            raise NotFoundError("address space", name)
+        found: Memory = getattr(self, name)
+        return found
+
+    def set_context(self, context: Context | None) -> None:
+        """Choose the process that user addresses go to."""
+        self.context = context
+
+    # -- expressions and numbers --------------------------------------------------------------------------------------
+
+    def evaluate(self, text: str) -> int:
+        """Return the value of the expression *text*, 64 bits unsigned.
+
+        :raises ParseError: it is no expression
+        :raises EvaluateError: it has no value
+        """
+        from kshell.lang.parser import parse_only_expression
+
+        return self.value(parse_only_expression(text))
+
+    def value(self, expression: Expression) -> int:
+        """Return the value of a parsed expression. Raises as :meth:`evaluate`."""
+        from kshell.evaluate import evaluate
+
+        return evaluate(expression, self, self.near_symbols)
+
+    def near_symbols(self, name: str) -> Sequence[str]:
+        """Return names of symbols that look like *name*."""
+        try:
+            if self._target is not None:
+                self._target.symbol(name)
+        except SymbolNotFoundError as error:
+            return error.near
+        return ()
+
+    @property
+    def byteorder(self) -> Literal["little", "big"]:
+        return "little" if self._target is None else self._target.arch.byteorder
+
+    @property
+    def pointer_size(self) -> int:
+        return 8 if self._target is None else self._target.arch.pointer_size
+
+    def symbol(self, name: str, object: str | None = None) -> int | None:
+        """Return the address of the symbol *name* (of the module *object*), or None when there is none."""
+        if self._target is None:
+            return None
+        if object is None:
+            found = self._target.symbols.get(name)
+            return None if found is None else found.address
+        try:
+            return self._target.symbol(name, None if object in ("vmlinux", "kernel") else object).address
+        except SymbolNotFoundError:
+            return None
+
+    def variable(self, name: str) -> int:
+        """Return the value of the variable *name*.
+
+        :raises KeyError: it is not defined
+        """
+        value = self.variables.get(name)
+        if value is None:
+            raise KeyError(name)
+        return value
+
+    def read(self, address: int, size: int, space: str = "virtual") -> bytes:
+        """Return *size* bytes at *address* of the memory called *space* (see :meth:`memory`).
+
+        :raises Fault: they are not all there
+        :raises NoProcessError: a user address without a process context
+        """
+        return self.memory(space, address).read(address, size)
+
+    def eval(self, text: str, dot: int | None = None) -> Generator[Output, None, Status]:
+        """Obey the command line *text* with dot = *dot*, yielding its output; return the status of its last dcmd.
+
+        :raises KshellError: the text cannot be parsed; what ran before the error has run
+        """
+        from kshell.pipeline import obey
+
+        if dot is not None:
+            self.dot = dot
+        return obey(self, text)
+
+    def eval_dot(self, text: str, dot: int) -> int:
+        """Obey *text* with dot = *dot*, drop what it prints, and return the dot it leaves; the session's dot stays."""
+        kept = self.dot, self.increment, self.direct_output
+        self.direct_output = False
+        try:
+            for _ in self.eval(text, dot):
+                pass
+            return self.dot
+        finally:
+            self.dot, self.increment, self.direct_output = kept
+
+    def walk(self, name: str, address: int | None = None) -> Iterator[Item]:
+        """Yield what the walker *name* finds, from *address* if one is given.
+
+        :raises NotFoundError: no such walker
+        :raises UsageError: it needs an address, or takes none
+        """
+        from kshell.pipeline import walk
+
+        return walk(self, self.registry.find_walker(name), address)
+
+    def format_number(self, value: int) -> str:
+        """Return *value* in the current radix with a prefix where it needs one (the show-base rule)."""
+        return show_base(value, self.radix)
+
+    def name_of(self, address: int) -> str:
+        """Return ``symbol+0x1c`` for *address*, with its module in front, or a number when no symbol covers it."""
+        found = self._target.symbolize(address) if self._target is not None else None
+        if found is None:
+            return self.format_number(address)
+        symbol, offset = found
+        name = f"{symbol.module}`{symbol.name}" if symbol.module else symbol.name
+        return f"{name}+{self.format_number(offset)}" if offset else name
+
+    # -- writing ------------------------------------------------------------------------------------------------------
+
+    def write(self, space: Memory | str, address: int, data: bytes) -> JournalEntry:
+        """Write *data* at *address* and record it, so that it can be listed and undone.
+
+        :param space: a memory, or "kernel", "user", "physical", "virtual" (by the half of the address)
+        :raises Fault: nothing, or only ``done`` bytes, were written; what was written is recorded
+        """
+        memory = self.memory(space, address) if isinstance(space, str) else space
+        if address < 0 or address + len(data) > TOP:
+            raise Fault(address % TOP, len(data), Reason.NOT_MAPPED, space=memory.space, verb="write",
+                        detail="past the end of the address space")
+        if not memory.writable:
+            raise Fault(address, len(data), Reason.READ_ONLY, space=memory.space, verb="write",
+                        hint="start kshell with -w to write, or with --cow to write to a private copy")
+        old = memory.read(address, len(data))
+        try:
+            memory.write(address, data)
+        except Fault as fault:
+            if fault.done:
+                self._record(memory, address, old[: fault.done], data[: fault.done])
+            raise
+        return self._record(memory, address, old, data)
+
+    def _record(self, memory: Memory, address: int, old: bytes, new: bytes) -> JournalEntry:
+        self._written += 1
+        entry = JournalEntry(self._written, memory.space, address, old, bytes(new), memory)
+        self.journal.append(entry)
+        return entry
+
+    def undo(self) -> JournalEntry:
+        """Put back what the last write that is not undone yet replaced; return its entry, which leaves the journal.
+
+        :raises KshellError: there is nothing to undo, or the bytes have changed since
+        """
+        if not self.journal:
+            raise KshellError("nothing to undo")
+        entry = self.journal[-1]
+        now = entry.memory.read(entry.address, len(entry.new))
+        if now != entry.new:
+            raise KshellError(
+                f"write {entry.number} at 0x{entry.address:x} cannot be undone: the memory has changed since",
+                hint=f"written {entry.new[:16].hex()}, now {now[:16].hex()}, before {entry.old[:16].hex()}")
+        entry.memory.write(entry.address, entry.old)
+        self.journal.pop()
+        return entry
+
+    # -- the log, and the end -----------------------------------------------------------------------------------------
+
+    def start_log(self, path: str) -> None:
+        """Append input and output to the file *path* from now on."""
+        try:
+            log = open(path, "a", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115 - kept open
+        except OSError as error:
+            raise KshellError(f"cannot log to {repr_name(path)}: {error.strerror}") from error
+        self.stop_log()
+        self._log, self.log_path = log, path
+
+    def stop_log(self) -> None:
+        """Stop logging; does nothing when no log is active."""
+        if self._log is not None:
+            self._log.close()
+        self._log, self.log_path = None, ""
+
+    def log(self, text: str) -> None:
+        """Write *text* to the log, when there is one."""
+        if self._log is not None:
+            self._log.write(text)
+            self._log.flush()
+
+    def quit(self) -> None:
+        """End the session after this command."""
+        self.done = True
+
+    def close(self) -> None:
+        """Close log and target."""
+        self.stop_log()
+        if self._target is not None:
+            self._target.close()
+
+
+def _discard(_item: Note | Warn, _where: str) -> None:
+    """Drop a note: a session without a console has nobody to tell."""
+
+

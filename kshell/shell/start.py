@@ -1,0 +1,97 @@
+"""From the command line's options to a running session: target, registry, console, and the source of the commands."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import IO, TYPE_CHECKING, NamedTuple
+
+from kshell.builtin import make_registry
+from kshell.console import Console
+from kshell.errors import KshellError
+from kshell.output import Warn
+from kshell.render import JsonRenderer
+from kshell.session import Session
+from kshell.shell.scripted import run_file, run_strings
+
+if TYPE_CHECKING:
+    from kshell.target.target import Target
+
+
+class Request(NamedTuple):
+    """What the command line asks for.
+
+    :ivar mode: "r", "r+" (``-w``) or "c" (``--cow``)
+    """
+
+    commands: tuple[str, ...] = ()
+    script: str | None = None
+    mode: str = "r"
+    no_target: bool = False
+    json: bool = False
+    quiet: bool = False
+    stop_on_error: bool = False
+    plugins: bool = True
+    target: str | None = None
+    vmlinux: str | None = None
+
+
+def start(request: Request) -> int:
+    """Do what *request* asks; return the exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")
+    interactive = not request.commands and request.script is None and sys.stdin.isatty()
+    script: IO[bytes] | None = None
+    if request.script is not None and request.script != "-":
+        try:
+            script = open(request.script, "rb")  # noqa: SIM115 - read as it is needed
+        except OSError as error:
+            sys.stderr.write(f"kshell: cannot open {request.script}: {error.strerror}\n")
+            return 1
+    session = Session()
+    console = Console(session, sys.stdout, sys.stderr, json=request.json, quiet=request.quiet,
+                      terminal=sys.stdout.isatty())
+    session.direct_output = True
+    session.shell_renderer = JsonRenderer if request.json else None
+    try:
+        target = None if request.no_target else _open(request)
+    except KshellError as error:
+        console.error(error)
+        console.end_command()
+        return 1
+    session.attach(target)
+    session.registry = make_registry(lambda problem: session.report(Warn(problem), ""), plugins=request.plugins)
+    try:
+        if interactive:
+            from kshell.shell.interactive import run_interactive
+
+            return run_interactive(session, console, banner=not request.quiet)
+        if request.commands:
+            return run_strings(session, console, request.commands, stop_on_error=request.stop_on_error)
+        source = script if script is not None else sys.stdin.buffer
+        return run_file(session, console, source, strict=request.script is not None,
+                        stop_on_error=request.stop_on_error)
+    except BrokenPipeError:
+        return _drop_output(0)
+    except OSError as error:  # dcmds' own are caught: this is our output
+        sys.stderr.write(f"kshell: cannot write the output: {error.strerror}\n")
+        return _drop_output(1)
+    finally:
+        session.close()
+        if script is not None:
+            script.close()
+
+
+def _drop_output(status: int) -> int:
+    """Send what is still in the buffers nowhere: its reader is gone, or the disk is full. Return *status*."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return status
+
+
+def _open(request: Request) -> Target:
+    from kshell.target.open import open_target
+
+    return open_target(request.target, request.vmlinux, request.mode)
+

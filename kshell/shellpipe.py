@@ -1,0 +1,193 @@
+"""Shell commands: ``! text``, at the end of a pipeline or quoted as a stage of one.
+
+Reference: mdb-language.md 8.4. Output streams into the command and back; a command that ends early stops the producer.
+Commands run in ``$SHELL -c``, as in mdb.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Generator, Iterator
+from typing import IO, TYPE_CHECKING, Any
+
+from kshell.errors import KshellError
+from kshell.lang import ast
+from kshell.output import Block, Flush, Output, Warn
+from kshell.render import TextRenderer
+
+if TYPE_CHECKING:
+    import subprocess
+
+    from kshell.pipeline import Status
+    from kshell.session import Session
+
+_CHUNK = 1 << 16
+_PIPE, _NOTHING = -1, -3  # subprocess.PIPE and DEVNULL, which is imported when a command runs
+
+
+def _start(session: Session, text: str, *, stdin: int | None, stdout: int | None) -> subprocess.Popen[bytes]:
+    import subprocess
+
+    shell = os.environ.get("SHELL") or "/bin/sh"
+    if not (os.path.isfile(shell) and os.access(shell, os.X_OK)):
+        raise KshellError(f"cannot access {shell}", hint="set SHELL to a shell that can be run")
+    try:
+        return subprocess.Popen([shell, "-c", text], stdin=stdin, stdout=stdout)
+    except OSError as error:
+        raise KshellError(f"cannot run {shell}: {error.strerror}") from error
+
+
+def run_alone(session: Session, escape: ast.ShellEscape) -> Generator[Output, None, Status]:
+    """Run ``! text`` on its own; the status is OK whatever the command returns, as in mdb."""
+    from kshell.pipeline import Status, obey
+
+    if escape.obey:
+        captured = b"".join(_captured(session, escape.text, None))
+        return (yield from obey(session, captured.decode("utf-8", "surrogateescape")))
+    if session.direct_output:
+        import subprocess
+
+        yield Flush()
+        child = _start(session, escape.text, stdin=None if session.interactive else subprocess.DEVNULL, stdout=None)
+        _wait(child)
+    else:
+        yield from _blocks(_captured(session, escape.text, None))
+    return Status.OK
+
+
+def feed_shell(session: Session, escape: ast.ShellEscape, outputs: Iterator[Output]) -> Iterator[Output]:
+    """Write *outputs* as text to the command, and yield what it prints when it cannot print itself."""
+    from kshell.pipeline import obey
+
+    if escape.obey:
+        captured = b"".join(_captured(session, escape.text, outputs))
+        yield from obey(session, captured.decode("utf-8", "surrogateescape"))
+    elif session.direct_output:
+        import subprocess
+
+        yield Flush()
+        child = _start(session, escape.text, stdin=subprocess.PIPE, stdout=None)
+        assert child.stdin is not None
+        try:
+            for piece in _text(session, outputs, last=True):
+                child.stdin.write(piece)
+                child.stdin.flush()
+        except BrokenPipeError:
+            _close(outputs)
+        finally:
+            _close_pipe(child.stdin)
+            _wait(child)
+    else:
+        yield from _blocks(_captured(session, escape.text, outputs))
+
+
+def shell_stage(session: Session, text: str, outputs: Iterator[Output] | None) -> Iterator[Output]:
+    """Run a quoted shell command as a stage: *outputs* (None: nothing) are its input, its output is yielded.
+
+    :raises Stopped: it cannot be run (reported)
+    """
+    from kshell.pipeline import Status, Stopped
+
+    try:
+        child = _start(session, text, stdin=_PIPE if outputs is not None else _NOTHING, stdout=_PIPE)
+    except KshellError as error:
+        session.failed, session.status = True, Status.ABORT
+        session.report(Warn(error), "!")
+        raise Stopped from None
+    yield from _blocks(_exchange(session, child, outputs, last=False))
+
+
+def _blocks(pieces: Iterator[bytes]) -> Iterator[Output]:
+    for piece in pieces:
+        yield Block(piece)
+
+
+def _text(session: Session, outputs: Iterator[Output], *, last: bool) -> Iterator[bytes]:
+    """Yield *outputs* as bytes for a command: plain text, or NDJSON behind the last stage if the session writes it."""
+    made = session.shell_renderer() if session.shell_renderer is not None and last else None
+    renderer = made or TextRenderer(lambda: session.radix)
+    for item in outputs:
+        for piece in renderer.render(item):
+            yield piece.encode("utf-8", "surrogateescape")
+    for piece in renderer.finish():
+        yield piece.encode("utf-8", "surrogateescape")
+
+
+def _wait(child: subprocess.Popen[bytes]) -> None:
+    """Wait for *child* as system(3) does: it has the terminal, so interrupts are its business until it ends.
+
+    :raises KeyboardInterrupt: an interrupt has ended it
+    """
+    import signal
+    import threading
+
+    if threading.current_thread() is not threading.main_thread():
+        child.wait()
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        status = child.wait()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if status in (-signal.SIGINT, 128 + signal.SIGINT):
+        raise KeyboardInterrupt
+
+
+def _close(outputs: Iterator[Output] | None) -> None:
+    close = getattr(outputs, "close", None)
+    if close is not None:
+        close()
+
+
+def _close_pipe(pipe: IO[bytes]) -> None:
+    with contextlib.suppress(BrokenPipeError):
+        pipe.close()
+
+
+def _captured(session: Session, text: str, outputs: Iterator[Output] | None) -> Iterator[bytes]:
+    child = _start(session, text, stdin=_PIPE if outputs is not None else _NOTHING, stdout=_PIPE)
+    yield from _exchange(session, child, outputs, last=True)
+
+
+def _exchange(
+    session: Session, child: subprocess.Popen[bytes], outputs: Iterator[Output] | None, *, last: bool,
+) -> Iterator[bytes]:
+    """Write *outputs* to *child* and yield what it prints, in one thread and without a deadlock."""
+    import selectors
+
+    assert child.stdout is not None
+    selector = selectors.DefaultSelector()
+    pending = b""
+    source: Iterator[bytes] = iter(()) if outputs is None else _text(session, outputs, last=last)
+    try:
+        selector.register(child.stdout, selectors.EVENT_READ)
+        if child.stdin is not None:
+            os.set_blocking(child.stdin.fileno(), False)
+            selector.register(child.stdin, selectors.EVENT_WRITE)
+        while selector.get_map():
+            for key, _ in selector.select():
+                pipe: Any = key.fileobj
+                if pipe is child.stdout:
+                    piece = os.read(child.stdout.fileno(), _CHUNK)
+                    if not piece:
+                        selector.unregister(pipe)
+                    else:
+                        yield piece
+                    continue
+                assert child.stdin is not None
+                try:
+                    pending = pending or next(source, b"")
+                    if pending:
+                        pending = pending[os.write(child.stdin.fileno(), pending):]
+                        continue
+                except BrokenPipeError:
+                    _close(outputs)
+                selector.unregister(pipe)
+                _close_pipe(child.stdin)
+    finally:
+        selector.close()
+        if child.stdin is not None and not child.stdin.closed:
+            _close_pipe(child.stdin)
+        child.stdout.close()
+        _wait(child)

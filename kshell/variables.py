@@ -1,0 +1,123 @@
+"""The variables of a session: mdb's own, the registers, and the user's.
+
+Reference: mdb-language.md 5.2. A variable may be computed when it is used; such ones are read-only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from kshell.errors import KshellError, NotFoundError, repr_name
+
+if TYPE_CHECKING:
+    from kshell.session import Session
+
+_FORBIDDEN = frozenset("#%^&*-+=,:$/\\?<>;|!`'\"[](){} \t\n")
+_MASK = (1 << 64) - 1
+
+
+class Variable(NamedTuple):
+    """A variable: its value, and whether it may be changed, unset or is tagged."""
+
+    name: str
+    value: int = 0
+    read_only: bool = False
+    persistent: bool = False
+    tagged: bool = False
+
+
+class Variables:
+    """A mapping of names to 64-bit values, with mdb's rules."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._set = {name: Variable(name, persistent=True) for name in ("0", "1", "2", "9", "_", "hits")}
+        self._computed: dict[str, Callable[[], int | None]] = {
+            "b": lambda: self._symbol("_sdata"),
+            "d": lambda: self._between("_sdata", "_edata"),
+            "e": lambda: self._symbol("startup_64", "_stext"),
+            "t": lambda: self._between("_stext", "_etext"),
+            "m": lambda: 0x464C457F,
+        }
+
+    def _symbol(self, *names: str) -> int | None:
+        if not self._session.has_target:
+            return None
+        for name in names:
+            found = self._session.target.symbols.get(name)
+            if found is not None:
+                return found.address
+        return None
+
+    def _between(self, first: str, last: str) -> int | None:
+        start, end = self._symbol(first), self._symbol(last)
+        return None if start is None or end is None else end - start
+
+    def compute(self, name: str, make: Callable[[], int | None]) -> None:
+        """Let the read-only variable *name* be what *make* returns; None stands for a value that is not known."""
+        self._computed[name] = make
+
+    def get(self, name: str) -> int | None:
+        """Return the value of the variable *name*, or None when it is not defined."""
+        if name == ".":
+            return self._session.dot
+        found = self._set.get(name)
+        if found is not None:
+            return found.value
+        make = self._computed.get(name)
+        if make is not None:
+            return make() or 0
+        return self._registers().get(name)
+
+    def _registers(self) -> dict[str, int]:
+        cpus = self._session.target.cpus if self._session.has_target else []
+        return next((cpu.registers for cpu in cpus if cpu.registers), {})
+
+    def __getitem__(self, name: str) -> int:
+        value = self.get(name)
+        if value is None:
+            raise NotFoundError("variable", name, hint="value>name defines one")
+        return value
+
+    def __contains__(self, name: str) -> bool:
+        return self.get(name) is not None
+
+    def __setitem__(self, name: str, value: int) -> None:
+        """Set the variable, defining it if needed.
+
+        :raises KshellError: it is read-only, or the name is not one
+        """
+        if name == ".":
+            self._session.dot = value & _MASK
+            return
+        if not name or len(name) > 30 or _FORBIDDEN & set(name):
+            raise KshellError(f"{repr_name(name)} is not a name for a variable")
+        old = self._set.get(name)
+        if old.read_only if old is not None else name in self._computed or name in self._registers():
+            raise KshellError(f"cannot modify read-only variable '{name}'")
+        self._set[name] = (old or Variable(name))._replace(value=value & _MASK)
+
+    def tag(self, name: str, tagged: bool) -> None:
+        """Tag or untag a variable that is set."""
+        self._set[name] = self._set[name]._replace(tagged=tagged)
+
+    def unset(self, name: str) -> None:
+        """Remove a variable.
+
+        :raises KshellError: it is not defined, or one of mdb's own
+        """
+        found = self._set.get(name)
+        if found is None and name not in self:
+            raise NotFoundError("variable", name)
+        if found is None or found.persistent:
+            raise KshellError(f"variable '{name}' cannot be unset")
+        del self._set[name]
+
+    def __iter__(self) -> Iterator[Variable]:
+        """Yield all variables, sorted by name; registers last."""
+        yield Variable(".", self._session.dot, persistent=True)
+        for name in sorted({*self._set, *self._computed}):
+            yield self._set.get(name) or Variable(name, self.get(name) or 0, True, True)
+        for name, value in self._registers().items():
+            yield Variable(name, value, True, True)

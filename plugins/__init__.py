@@ -1,0 +1,1 @@
+"""Plugins that come with kshell: worked examples that are useful."""
