@@ -1,0 +1,206 @@
+"""What is measured. Each case is run in a process of its own, one for each debugger, and prints one JSON object.
+
+``python -m benchmarks.cases kshell|drgn CASE DUMP [VMLINUX]``: {"seconds": ..., "check": ...}. ``check`` must be the
+same on both sides; ``seconds`` is the time of the work named, without starting Python, unless the case is "open".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+SEQUENTIAL = 64 << 20
+RANDOM_READS = 100_000
+LOOKUPS = 500
+
+
+def kshell_open(dump: str) -> Any:
+    from kshell.target.open import open_target
+
+    return open_target(dump)
+
+
+def drgn_open(dump: str, vmlinux: str) -> Any:
+    import drgn
+
+    program = drgn.Program()
+    program.set_core_dump(dump)
+    program.load_debug_info([vmlinux])
+    return program
+
+
+def timed(work: Callable[[], Any]) -> dict[str, Any]:
+    start = time.perf_counter()
+    check = work()
+    return {"seconds": time.perf_counter() - start, "check": check}
+
+
+def digest(rows: Any) -> str:
+    return hashlib.sha256(repr(rows).encode()).hexdigest()[:16]
+
+
+# -- tasks: pid, ppid, state, comm of every process and thread ---------------------------------------------------------
+
+
+def kshell_tasks(dump: str) -> dict[str, Any]:
+    from kshell.linux.tasks import iter_processes
+
+    target = kshell_open(dump)
+    target.symbols.get("init_task")
+    target.type("struct task_struct")
+    return timed(lambda: digest(sorted((t.pid, t.ppid, t.state[0], t.comm) for t in iter_processes(target))))
+
+
+def drgn_tasks(dump: str, vmlinux: str) -> dict[str, Any]:
+    from drgn.helpers.linux.list import list_for_each_entry
+    from drgn.helpers.linux.sched import task_state_to_char
+
+    program = drgn_open(dump, vmlinux)
+    head = program["init_task"].tasks.address_of_()
+    program.type("struct task_struct")
+
+    def work() -> str:
+        rows = [(0, 0, task_state_to_char(program["init_task"].address_of_()), "swapper/0")]
+        for task in list_for_each_entry("struct task_struct", head, "tasks"):
+            state = task_state_to_char(task)
+            parent = task.real_parent.tgid.value_()
+            rows.append((task.pid.value_(), parent, state, task.comm.string_().decode()))
+        return digest(sorted(rows))
+
+    return timed(work)
+
+
+# -- memory ------------------------------------------------------------------------------------------------------------
+
+
+def direct_map(target: Any) -> int:
+    """The direct map's address of physical 1 MiB, from where RAM goes on for long."""
+    return int(target.kernel.u64(target.symbol("page_offset_base").address)) + (1 << 20)
+
+
+def kshell_sequential(dump: str) -> dict[str, Any]:
+    from kshell import kvm
+
+    with kvm.open(dump) as handle:
+        start = direct_map(kshell_open(dump))
+        buffer = bytearray(SEQUENTIAL)
+
+        def work() -> int:
+            return int(kvm.kvm_kread(handle, start, buffer, SEQUENTIAL))
+
+        result = timed(work)
+        result["again"] = timed(work)["seconds"]
+    result["copy"] = timed(lambda: len(bytes(buffer)))["seconds"]
+    target = bytearray(SEQUENTIAL)
+    result["copy"] = timed(lambda: target.__setitem__(slice(None), buffer))["seconds"]
+    result["check"] = hashlib.sha256(buffer).hexdigest()[:16]
+    return result
+
+
+def drgn_sequential(dump: str, vmlinux: str) -> dict[str, Any]:
+    program = drgn_open(dump, vmlinux)
+    start = program["page_offset_base"].value_() + (1 << 20)
+    result = timed(lambda: program.read(start, SEQUENTIAL))
+    result["again"] = timed(lambda: program.read(start, SEQUENTIAL))["seconds"]
+    result["check"] = hashlib.sha256(program.read(start, SEQUENTIAL)).hexdigest()[:16]
+    return result
+
+
+def random_addresses(start: int) -> list[int]:
+    source = random.Random(1)
+    return [start + source.randrange(0, SEQUENTIAL, 8) for _ in range(RANDOM_READS)]
+
+
+def kshell_random(dump: str) -> dict[str, Any]:
+    from kshell import kvm
+
+    with kvm.open(dump) as handle:
+        addresses = random_addresses(direct_map(kshell_open(dump)))
+        buffer = bytearray(8)
+
+        def work() -> int:
+            return sum(kvm.kvm_kread(handle, address, buffer, 8) and buffer[0] for address in addresses)
+
+        return timed(work)
+
+
+def drgn_random(dump: str, vmlinux: str) -> dict[str, Any]:
+    program = drgn_open(dump, vmlinux)
+    addresses = random_addresses(program["page_offset_base"].value_() + (1 << 20))
+    return timed(lambda: sum(program.read(address, 8)[0] for address in addresses))
+
+
+# -- symbols -----------------------------------------------------------------------------------------------------------
+
+NAMES = ("init_task", "schedule", "do_exit", "linux_banner", "vfs_read", "kmem_cache_alloc", "tcp_v4_rcv", "jiffies")
+
+
+def kshell_symbols(dump: str) -> dict[str, Any]:
+    target = kshell_open(dump)
+    target.symbol("init_task")
+
+    def work() -> str:
+        rows = []
+        for number in range(LOOKUPS):
+            symbol = target.symbol(NAMES[number % len(NAMES)])
+            found = target.symbolize(symbol.address + 1)
+            rows.append((symbol.address, found[1] if found else None))
+        return digest(rows)
+
+    return timed(work)
+
+
+def drgn_symbols(dump: str, vmlinux: str) -> dict[str, Any]:
+    program = drgn_open(dump, vmlinux)
+
+    def work() -> str:
+        rows = []
+        for number in range(LOOKUPS):
+            symbol = program.symbol(NAMES[number % len(NAMES)])
+            found = program.symbol(symbol.address + 1)
+            rows.append((symbol.address, symbol.address + 1 - found.address))
+        return digest(rows)
+
+    return timed(work)
+
+
+# -- translation -------------------------------------------------------------------------------------------------------
+
+
+def kshell_translate(dump: str) -> dict[str, Any]:
+    """Seconds for 100,000 translations in the TLB; ``vector`` is nanoseconds an address of 1,000,000 at once."""
+    import numpy as np
+
+    target = kshell_open(dump)
+    base = target.symbol("init_task").address
+    space = target.kernel
+    space.translate(base)
+    result = timed(lambda: [space.translate(base) for _ in range(100_000)] and None)
+    start = direct_map(target)
+    addresses = np.random.default_rng(1).integers(start, start + SEQUENTIAL, 1_000_000, dtype=np.uint64)
+    space.translate_all(addresses[:1000])
+    result["vector"] = timed(lambda: space.translate_all(addresses) and None)["seconds"] * 1000
+    return result
+
+
+def kshell_hexdump(dump: str) -> dict[str, Any]:
+    from kshell.hexdump import DumpOptions
+    from kshell.hexdump import dump as hexdump
+
+    target = kshell_open(dump)
+    start = direct_map(target)
+    return timed(lambda: sum(len(str(block)) for block in hexdump(target.kernel.read, start, 1 << 20, DumpOptions())))
+
+
+def main() -> None:
+    side, case, *arguments = sys.argv[1:]
+    print(json.dumps(globals()[f"{side}_{case}"](*arguments)))
+
+
+if __name__ == "__main__":
+    main()
