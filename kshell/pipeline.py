@@ -124,6 +124,7 @@ def run_statement(session: Session, statement: ast.Statement, *, string: bool) -
     :param string: it stands in ``::eval`` or ``-e``, where a naked address only sets dot
     :raises EvaluateError: before anything has run
     """
+    session.check()
     prepared = None
     if statement.pipeline is not None:
         prepared = prepare(session, statement.pipeline, statement.shell)

@@ -116,6 +116,14 @@ class Session:
     def has_target(self) -> bool:
         return self._target is not None
 
+    def check(self) -> None:
+        """Look whether the image is still the one that was opened; called before each statement.
+
+        :raises FormatError: it changed on disk
+        """
+        if self._target is not None:
+            self._target.physical.check()
+
     @property
     def kernel(self) -> Memory:
         """Kernel virtual memory."""

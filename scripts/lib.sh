@@ -56,7 +56,15 @@ setup_venv() {
         make_venv "$venv"
     fi
     say "installing kshell${extras:+ with what its $extras need} into $venv (from PyPI; once)"
-    PYTHONWARNINGS=ignore "$venv/bin/python" -m pip install --disable-pip-version-check -q -e "$top${extras:+[$extras]}" ||
+    editable=-e source=$top
+    if [ ! -w "$top" ]; then
+        # pip writes beside what it installs, so a checkout that cannot be written is installed from a copy
+        rm -rf "$venv/source"
+        mkdir -p "$venv/source"
+        (cd "$top" && tar cf - --exclude=.git --exclude=.venv .) | tar xf - -C "$venv/source"
+        editable="" source=$venv/source
+    fi
+    PYTHONWARNINGS=ignore "$venv/bin/python" -m pip install --disable-pip-version-check -q $editable "$source${extras:+[$extras]}" ||
         die "pip could not install what kshell needs; is PyPI reachable from here?"
     printf '%s\n' "$want" >"$stamp"
 }

@@ -31,7 +31,7 @@ def cmdline(target: Target, task: Task) -> bytes:
     space = target.user_space(task.mm)
     data = _read(space, start, end)
     # setproctitle(): without a NUL where the arguments end the title goes on up to one, into the environment's room
-    # (since 5.3, d26d0cd97c88 "/proc/<pid>/cmdline: remove all the special cases").
+    # (since 5.3, d26d0cd97c88 "/proc/<pid>/cmdline: add back the setproctitle() special case").
     if data[-1] and environ == end and environ_end > environ:
         more, _fault = space.read_upto(start, min(environ_end - start, end - start + 4096))
         return more.split(b"\0", 1)[0] + b"\0"

@@ -57,7 +57,7 @@ def _timekeeper(target: Target) -> Value:
     kind = target.type("struct timekeeper")
     data = target.types.get("struct tk_data")
     if data is not None and isinstance(data.strip(), StructType):
-        # 6.13+ (10c7743d2ebc "timekeeping: Move shadow_timekeeper into tk_core"): its type has a name
+        # 6.13+ ("timekeeping: Move shadow_timekeeper into tk_core"): its type has a name
         symbol = target.symbols.get("tk_core") or target.symbol("timekeeper_data")  # an array since 6.17
         return target.value(kind, symbol.address + member_offset(data, "timekeeper"))
     # Before, tk_core is {seqcount; timekeeper} without a name for the type; its copy, written at each update, has one.

@@ -162,7 +162,7 @@ class _Namer:
         return self.target.value("struct vm_special_mapping", vma.integer("vm_private_data"))["name"].string(64)
 
     def _region(self, start: int, end: int) -> str:
-        # As 6.6+ (68f48381d7fd "mm: factor out VMA stack and heap checks") has it; before, a mapping that only touches
+        # As 6.6+ ("mm: factor out VMA stack and heap checks") has it; before, a mapping that only touches
         # the heap's end was called [heap] too.
         if start < self.brk and end > self.start_brk:
             return "[heap]"

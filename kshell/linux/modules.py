@@ -170,7 +170,7 @@ def sections(target: Target, value: Value) -> Iterator[Section]:
         return
     table = target.value("struct module_sect_attrs", pointer)
     if not table.has("nsections"):
-        # 6.14+ (4b2c11e4aaf7 "module: sysfs: Drop member 'module_sect_attrs::nsections'"): grp.bin_attrs ends in NULL
+        # 6.14+ (d8959b947a8d "module: sysfs: Drop member 'module_sect_attrs::nsections'"): grp.bin_attrs ends in NULL
         array = table.integer("grp.bin_attrs")
         for number in range(MAX_SECTIONS):
             attribute = int.from_bytes(target.kernel.read(array + number * 8, 8), "little")

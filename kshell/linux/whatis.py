@@ -69,7 +69,7 @@ def thread_size(target: Target) -> int:
     union = target.types.get("union thread_union")
     if union is not None and union.size:
         return union.size
-    # 6.10+ (2cb5cc8b09c9 "bounds: support non-power-of-two CONFIG_NR_CPUS", __start_init_stack), 4.16+: init_task
+    # 6.10+ has __start_init_stack, 4.16 to 6.9 __start_init_task
     for low, high in (("__start_init_stack", "__end_init_stack"), ("__start_init_task", "__end_init_task")):
         start, end = target.symbols.get(low), target.symbols.get(high)
         if start is not None and end is not None and end.address > start.address:

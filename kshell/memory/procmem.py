@@ -1,7 +1,8 @@
 """User memory of a live process through /proc/PID/mem, of that process and no other that gets its number later.
 
 proc(5); fs/proc/base.c (``mem_rw``): a descriptor stays with the process it was opened for, reads 0 bytes when that is
-gone, and EIO where nothing is mapped. /proc/PID/stat field 22 (start time) tells whether a number was used again.
+gone, and EIO where nothing is mapped. A descriptor of the folder /proc/PID stays with the process too: no file in it
+can be opened (ESRCH) when that is gone, whoever has the number then.
 """
 
 from __future__ import annotations
@@ -19,15 +20,18 @@ TOP_OFFSET = (1 << 63) - 1
 
 
 def start_time(pid: int) -> int:
-    """Return when the process started, in clock ticks since boot: with the pid it names one process for ever.
+    """Return when the process started, in clock ticks since boot.
 
     :raises NoProcessError: there is no such process
     """
     try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-        return int(stat[stat.rindex(b")") + 2 :].split()[19])
+        return _started(Path(f"/proc/{pid}/stat").read_bytes())
     except (OSError, ValueError, IndexError) as error:
         raise NoProcessError(f"no process {pid}") from error
+
+
+def _started(stat: bytes) -> int:
+    return int(stat[stat.rindex(b")") + 2 :].split()[19])
 
 
 class ProcessMemory(Memory):
@@ -42,27 +46,50 @@ class ProcessMemory(Memory):
 
     def __init__(self, pid: int, writable: bool = False) -> None:
         self.pid, self.writable = pid, writable
-        self._fd = -1
-        self.started = start_time(pid)
+        self._fd = self._folder = -1
         try:
-            self._fd = os.open(f"/proc/{pid}/mem", (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
+            self._folder = os.open(f"/proc/{pid}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self.started = _started(self._file("stat"))
+            access = os.O_RDWR if writable else os.O_RDONLY
+            self._fd = os.open("mem", access | os.O_CLOEXEC, dir_fd=self._folder)
+            if not self._file("maps"):  # a kernel thread's mem file can be opened by root, and holds nothing
+                raise OSError(errno.ESRCH, os.strerror(errno.ESRCH))
         except PermissionError as error:
+            self.close()
             hint = "be root, or its user with kernel.yama.ptrace_scope = 0"
             detail = f"process {pid} may not be traced by this user"
             raise Fault(0, 0, Reason.PERMISSION, space="user", detail=detail, hint=hint) from error
         except OSError as error:
-            if error.errno == errno.ENOENT:
-                raise NoProcessError(f"no process {pid}") from error
-            raise NoUserSpaceError(f"process {pid} has no user memory: {error.strerror}") from error
-        if start_time(pid) != self.started or not self._has_memory():
+            there = self._is_there()
             self.close()
-            raise NoUserSpaceError(f"process {pid} has no user memory: a kernel thread or a zombie")
+            if not there:
+                raise NoProcessError(f"no process {pid}") from error
+            # ESRCH of a process that is there: it has no memory (any more)
+            why = "a kernel thread or a zombie" if error.errno == errno.ESRCH else error.strerror
+            raise NoUserSpaceError(f"process {pid} has no user memory: {why}") from error
 
-    def _has_memory(self) -> bool:
-        """A kernel thread's mem file can be opened by root, and holds nothing; neither do its maps."""
+    def _is_there(self) -> bool:
+        """Whether the process that was opened lives or is a zombie, whoever has its number."""
         try:
-            with Path(f"/proc/{self.pid}/maps").open("rb") as file:
-                return bool(file.read(1))
+            return self._folder >= 0 and bool(self._file("stat"))
+        except OSError:
+            return False
+
+    def _file(self, name: str) -> bytes:
+        """Return a file of the process that was opened, by its folder, which no other process gets.
+
+        Not by its number and start time: in clock ticks, that is the same for two that follow each other fast.
+
+        :raises OSError: the process is gone (ESRCH), or it may not be read
+        """
+        descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._folder)
+        with open(descriptor, "rb") as file:
+            return file.read()
+
+    def _executes_another(self) -> bool:
+        """Whether the process lives and has memory, though what was opened is gone: that is execve(2)."""
+        try:
+            return bool(self._file("maps"))
         except OSError:
             return False
 
@@ -71,6 +98,8 @@ class ProcessMemory(Memory):
                    errno.EPERM: Reason.PERMISSION, errno.EACCES: Reason.PERMISSION, errno.EBADF: Reason.READ_ONLY}
         reason = reasons.get(number, Reason.IO)
         detail = "" if reason is not Reason.IO else os.strerror(number)
+        if reason is Reason.GONE and self._executes_another():
+            detail = "it executes another program now; open it again"
         return Fault(address, size, reason, partial=data, done=done, space="user", verb=verb, detail=detail)
 
     def read_upto(self, address: int, size: int) -> tuple[bytes, Fault | None]:
@@ -112,7 +141,7 @@ class ProcessMemory(Memory):
 
     def ranges(self) -> Iterator[Range]:
         try:
-            lines = Path(f"/proc/{self.pid}/maps").read_bytes().splitlines()
+            lines = self._file("maps").splitlines()
         except OSError:
             return
         for line in lines:
@@ -121,6 +150,7 @@ class ProcessMemory(Memory):
                 yield Range(int(start, 16), int(end, 16))
 
     def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        for descriptor in (self._fd, self._folder):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._fd = self._folder = -1

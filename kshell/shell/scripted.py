@@ -43,16 +43,19 @@ def run_text(session: Session, console: Console, text: str, *, string: bool, rec
 
 
 def run_strings(session: Session, console: Console, commands: Sequence[str], *, stop_on_error: bool = False) -> int:
-    """Obey each of *commands*; return the exit status: 1 after a parse error, or if the last dcmd failed."""
+    """Obey each of *commands*; return the exit status: 1 after a parse error, or if the last dcmd failed.
+
+    An error that drops the rest of one string does not drop the next one.
+    """
+    good = True
     for text in commands:
         session.log(f"> {text}\n")
-        if not run_text(session, console, text, string=True, recover=False):
-            return 1
+        good &= run_text(session, console, text, string=True, recover=False)
         if session.failed and stop_on_error:
             return 1
         if session.done:
             break
-    return 0 if session.status in (None, Status.OK) else 1
+    return 0 if good and session.status in (None, Status.OK) else 1
 
 
 def run_file(

@@ -306,3 +306,16 @@ def test_notes_are_bounded(make: Make) -> None:
     assert [n.desc for n in make(core([], note("A", 1, b"x") + cut)).notes] == [b"x"]
     assert make(core([], b"\xff" * 64)).notes == []
     assert make(core([], bytes(1 << 16))).notes == []
+
+
+def test_nothing_of_a_live_core_is_kept(tmp_path: Path) -> None:
+    """As /proc/kcore: no windows, no size to be cut at, no complaint that it changes."""
+    path = tmp_path / "kcore"
+    path.write_bytes(core([Load(0x1000, b"abcd", filesz=1 << 40)], VMCOREINFO))
+    with open_elfcore(str(path), live=True) as memory:
+        assert (memory.window(0x1000), memory.complete) == (None, None)
+        assert list(memory.ranges()) == [Range(0x1000, 0x1000 + (1 << 40))]
+        os.truncate(path, path.stat().st_size - 2)
+        memory.check()
+        assert memory.read(0x1000, 2) == b"ab"
+        assert reason(memory, 0x1000, 4) == (Reason.TRUNCATED, 2)

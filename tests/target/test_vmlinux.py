@@ -149,7 +149,7 @@ def test_damaged_elf_files_are_format_errors(tmp_path: Path) -> None:
 
 def test_a_section_of_impossible_size(tmp_path: Path) -> None:
     whole = bytearray(vmlinux(RIGHT, BUILD_ID))
-    struct.pack_into("<Q", whole, len(whole) - 4 * SHDR.size + 32, 1 << 40)  # sh_size of .symtab
+    struct.pack_into("<Q", whole, len(whole) - 4 * SHDR.size + 32, 24 << 40)  # sh_size of .symtab
     with pytest.raises(FormatError, match=r"section \.symtab lies outside the file"):
         ElfSymbols(put(tmp_path, bytes(whole)))
 
