@@ -6,6 +6,7 @@ ones before it. Kernel source: arch/x86/kernel/vmcore_info_64.c, arch/x86/mm/kas
 
 from __future__ import annotations
 
+from kshell import cache
 from kshell.arch.model import Arch
 from kshell.errors import Fault, FormatError, KshellError, OpenError, Reason
 from kshell.memory.model import Memory
@@ -109,8 +110,15 @@ def _make_symbols(target: Target) -> SymbolIndex:
         return index
     index.add(table)
     target.findings["symbols"] = f"{len(table)} (kallsyms in the image)"
+    _tell_cache(target)
     _add_windows(target, index)
     return index
+
+
+def _tell_cache(target: Target) -> None:
+    """Let ``::status`` tell why the indexes could not be kept: all works without, only slower."""
+    if cache.last_problem is not None:
+        target.findings["cache"] = f"not used: {cache.last_problem}"
 
 
 def _make_types(target: Target) -> TypeIndex:
@@ -119,6 +127,7 @@ def _make_types(target: Target) -> TypeIndex:
     try:
         index.add(read_btf(target))
         target.findings["types"] = "BTF in the image"
+        _tell_cache(target)
     except KshellError as error:
         target.findings["types"] = f"none: {error}"
     return index

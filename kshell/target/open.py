@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kshell.errors import FormatError, OpenError
 from kshell.memory.elfcore import ElfCore, open_elfcore
@@ -18,14 +18,14 @@ from kshell.target.kernel import attach_kernel
 from kshell.target.target import Target
 from kshell.target.vmcoreinfo import Vmcoreinfo
 
+if TYPE_CHECKING:
+    from kshell.memory.kdump import Kdump
+
 MODES = ("r", "r+", "c")
 HEADER = 4096
 
 #: First bytes of what is known and not read yet, with its name.
 NAMED = (
-    (b"KDUMP   ", "a kdump-compressed dump (makedumpfile, diskdump)"),
-    (b"DISKDUMP", "a diskdump"),
-    (b"makedumpfile\0", "a flattened dump (makedumpfile -F, or QEMU's kdump formats)"),
     (b"EMiL", "a LiME memory image"),
     (b"AVML", "an AVML memory image"),
     (b"PAGEDU64", "a Windows crash dump"),
@@ -67,6 +67,8 @@ def _open_file(path: str, mode: str) -> Target:
     head = read_head(path)
     if head[:4] == b"\x7fELF":
         return _open_elf(path, mode)
+    if head.startswith((b"KDUMP   ", b"DISKDUMP", b"makedumpfile\0")):
+        return _open_kdump(path, mode)
     for magic, name in NAMED:
         if head.startswith(magic):
             raise OpenError(path, f"{name}: recognised, but not read by this version of kshell", kind="unsupported",
@@ -115,21 +117,41 @@ def _target_of_core(core: ElfCore, path: str, mode: str) -> Target:
     if core.is_user_core:
         raise OpenError(path, "a core of a user process, not of a kernel", kind="format",
                         hint="user cores are not read by this version of kshell; gdb reads them")
-    target = Target(path, core.describe(), core.arch, mode=mode)
-    target.on_close(core.close)
-    physical: Memory = Overlay(core) if mode == "c" else core
-    notes = [note.desc for note in core.notes if note.name == "VMCOREINFO"]
-    info = best_vmcoreinfo(notes)
-    target.findings["image"] = core.describe()
-    if core.complete is not None:
-        target.findings["missing"] = core.complete
+    return _target_of(core, path, mode, [note.desc for note in core.notes if note.name == "VMCOREINFO"])
+
+
+def _open_kdump(path: str, mode: str) -> Target:
+    from kshell.memory.kdump import open_kdump
+
+    dump = open_kdump(path, mode)
+    try:
+        notes = [note.desc for note in dump.notes if note.name == "VMCOREINFO"]
+        return _target_of(dump, path, mode, ([dump.vmcoreinfo] if dump.vmcoreinfo else []) + notes)
+    except BaseException:
+        dump.close()
+        raise
+
+
+def _target_of(dump: ElfCore | Kdump, path: str, mode: str, described: list[bytes]) -> Target:
+    """Return the target in *dump*; *described* are the bytes that may be its VMCOREINFO.
+
+    :raises OpenError: none of them is, or the kernel cannot be found by it
+    """
+    target = Target(path, dump.describe(), dump.arch, mode=mode)
+    target.on_close(dump.close)
+    physical: Memory = Overlay(dump) if mode == "c" else dump
+    target.findings["image"] = dump.describe()
+    if dump.complete is not None:
+        target.findings["missing"] = dump.complete
+    info = best_vmcoreinfo(described)
     if info is None:
-        told = f"; {core.complete}" if core.complete else ""
-        why = f"an ELF core without VMCOREINFO, so nothing tells where its kernel is{told}"
+        told = f"; {dump.complete}" if dump.complete else ""
+        why = f"a dump without VMCOREINFO, so nothing tells where its kernel is{told}"
         raise OpenError(path, why, kind="symbols",
-                        hint="QEMU writes VMCOREINFO with -device vmcoreinfo and qemu_fw_cfg.ko loaded in the guest")
+                        hint="copy the dump again" if dump.complete else
+                        "QEMU writes VMCOREINFO with -device vmcoreinfo and qemu_fw_cfg.ko loaded in the guest")
     attach_kernel(target, physical, info)
-    target.cpus = read_cpus(core.notes, core.arch)
+    target.cpus = read_cpus(dump.notes, dump.arch)
     return target
 
 
@@ -141,13 +163,3 @@ def best_vmcoreinfo(descriptions: list[bytes]) -> Vmcoreinfo | None:
         except FormatError:
             continue
     return None
-
-
-def is_dump(path: str) -> bool:
-    """Whether *path* looks like an ELF core rather than an executable such as a vmlinux."""
-    try:
-        with Path(path).open("rb") as file:
-            head = file.read(18)
-    except OSError:
-        return False
-    return head[:4] == b"\x7fELF" and head[16:18] == b"\x04\0"

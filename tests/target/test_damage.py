@@ -285,8 +285,8 @@ def test_excluded_pages_stay_apart_from_the_rest(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("data, kind, words", [
     (b"hello, world\n" * 100, "format", "not a kernel core file"),
-    (b"KDUMP   " + bytes(100), "unsupported", "kdump-compressed"),
-    (b"makedumpfile\0" + bytes(100), "unsupported", "flattened"),
+    (b"KDUMP   " + bytes(100), "header", "ends inside its header"),
+    (b"makedumpfile\0" + bytes(100), "header", "flattened"),
     (b"EMiL" + bytes(100), "unsupported", "LiME"),
     (b"PAGEDU64" + bytes(100), "unsupported", "Windows"),
     (b"\x28\xb5\x2f\xfd" + bytes(100), "unsupported", "zstd"),
