@@ -144,15 +144,29 @@ def _target_of(dump: ElfCore | Kdump, path: str, mode: str, described: list[byte
     if dump.complete is not None:
         target.findings["missing"] = dump.complete
     info = best_vmcoreinfo(described)
-    if info is None:
+    if info is not None:
+        attach_kernel(target, physical, info)
+    elif not _attach_found(target, physical):
         told = f"; {dump.complete}" if dump.complete else ""
-        why = f"a dump without VMCOREINFO, so nothing tells where its kernel is{told}"
+        why = f"a dump without VMCOREINFO, and none in its memory, so nothing tells where its kernel is{told}"
         raise OpenError(path, why, kind="symbols",
-                        hint="copy the dump again" if dump.complete else
-                        "QEMU writes VMCOREINFO with -device vmcoreinfo and qemu_fw_cfg.ko loaded in the guest")
-    attach_kernel(target, physical, info)
+                        hint="QEMU writes VMCOREINFO with -device vmcoreinfo and qemu_fw_cfg.ko loaded in the guest")
     target.cpus = read_cpus(dump.notes, dump.arch)
     return target
+
+
+def _attach_found(target: Target, physical: Memory) -> bool:
+    """Look for VMCOREINFO in the memory itself; attach the first kernel whose page tables are where it says."""
+    from kshell.target.scan import find_vmcoreinfo
+
+    for address, info in find_vmcoreinfo(physical):
+        try:
+            attach_kernel(target, physical, info)
+        except OpenError:
+            continue
+        target.findings["VMCOREINFO"] = f"not in the dump's notes; found in its memory at physical 0x{address:x}"
+        return True
+    return False
 
 
 def best_vmcoreinfo(descriptions: list[bytes]) -> Vmcoreinfo | None:
