@@ -261,6 +261,8 @@ def _address(value: int) -> int:
 
 def _buffer(buf: Buffer | None, nbytes: int | None, write: bool) -> memoryview | None:
     """Return the bytes of *buf* that take part; None for none."""
+    if type(buf) is bytearray and type(nbytes) is int and 0 < nbytes == len(buf):
+        return memoryview(buf)  # as below, for what is asked for most
     size = None if nbytes is None else operator.index(nbytes)
     if size is not None and size < 0:
         raise ValueError(f"nbytes is {size}")

@@ -100,7 +100,8 @@ class Kvm:
     ) -> tuple[int, KvmError | None, bytes]:
         """Move bytes as :func:`kshell.kvm.transfer.move` does, in *space*; the reason of a stop is recorded."""
         with self.lock:
-            self.check_open()
+            if self._closed:
+                self.check_open()
             if size == 0:
                 return 0, None, b""
             facts: Facts | None = None

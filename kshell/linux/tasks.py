@@ -14,8 +14,10 @@ from kshell.errors import Fault, FormatError, KshellError, NotFoundError
 from kshell.linux.kernel import require_kernel
 from kshell.linux.lists import chase, member_offset, visited_before
 from kshell.linux.xarray import idr_find
+from kshell.target.space import AddressSpace
 from kshell.types.model import CType, StructType
 from kshell.value import Value, Vector
+from kshell.value.vector import Held
 
 if TYPE_CHECKING:
     from kshell.target.target import Target
@@ -35,6 +37,9 @@ PF_KTHREAD = 0x0020_0000
 REQUIRED = (1, 2, 7, 8, 9, 10)
 #: the first rows come from a short vector, so that they are shown before thousands are read
 FIRST_CHUNK, CHUNK = 128, 8192
+COMM_SIZE = 16
+#: more of a task than this is not read along with its list pointer
+MAX_HELD = 2048
 #: pids are below this (PID_MAX_LIMIT)
 PID_MAX = 1 << 22
 
@@ -115,10 +120,14 @@ def task_type(target: Target) -> StructType:
     return found
 
 
-def task_columns(target: Target, addresses: Sequence[int], *fields: str) -> list[list[Any]]:
+def task_columns(
+    target: Target, addresses: Sequence[int], *fields: str, held: Held | None = None
+) -> list[list[Any]]:
     """Return for each of *fields* of :class:`Task` a list with a cell for each of the tasks at *addresses*.
 
     Only what the fields need is read, in bulk. A cell that cannot be read is its :class:`Fault`.
+
+    :param held: part of each ``task_struct``, as :func:`process_rows` has read it
     """
     kind = task_type(target)
     names = _names(kind)
@@ -127,7 +136,7 @@ def task_columns(target: Target, addresses: Sequence[int], *fields: str) -> list
         "state": (names.state, "exit_state"), "address": (),
     }
     wanted = list(dict.fromkeys(path for field in fields for path in sources.get(field, (field,))))
-    read = dict(zip(wanted, Vector(target, kind, addresses).columns(*wanted), strict=True))
+    read = dict(zip(wanted, Vector(target, kind, addresses, held=held).columns(*wanted), strict=True))
     groups: list[list[Any]] = []
     columns: list[list[Any]] = []
     for field in fields:
@@ -175,15 +184,18 @@ def _groups(target: Target, names: _Names, pointers: list[Any]) -> list[list[Any
     return [[found.get(pid, pid) for pid in column] for column in pids]
 
 
-def read_tasks(target: Target, addresses: Sequence[int]) -> Iterator[Task]:
+def read_tasks(target: Target, addresses: Sequence[int], held: Held | None = None) -> Iterator[Task]:
     """Yield the tasks at *addresses*, in that order, read in bulk.
+
+    :param held: part of each ``task_struct``, as :func:`process_rows` has read it
 
     :raises Fault: a ``task_struct`` itself could not be read; raised after all others have been yielded
     """
     lost: list[Fault] = []
     at, size = 0, FIRST_CHUNK
     while at < len(addresses):
-        columns = task_columns(target, addresses[at : at + size], *Task._fields)
+        part = held and held._replace(rows=held.rows[at : at + size])
+        columns = task_columns(target, addresses[at : at + size], *Task._fields, held=part)
         rows: Iterable[tuple[Any, ...]] = zip(*columns, strict=True)
         if any(Fault in set(map(type, columns[place])) for place in REQUIRED):
             every = list(rows)
@@ -221,14 +233,27 @@ def process_addresses(target: Target) -> list[int]:
     :raises SymbolNotFoundError: the kernel's symbols do not tell where ``init_task`` is
     :raises Fault, FormatError: the list is damaged; the addresses before the damage are in ``visited``
     """
+    return process_rows(target)[0]
+
+
+def process_rows(target: Target) -> tuple[list[int], Held | None]:
+    """Return what :func:`process_addresses` does, and the part of each ``task_struct`` that was read on the way.
+
+    The part begins at ``tasks`` and reaches ``comm`` where that is near; None where the memory cannot give it.
+    """
     require_kernel(target)
-    offset = member_offset(task_type(target), "tasks")
+    kind = task_type(target)
+    offset, end = member_offset(kind, "tasks"), member_offset(kind, "comm") + COMM_SIZE
+    size = end - offset if 8 <= end - offset <= MAX_HELD else 8
+    head = target.address_of("init_task") + offset
     try:
-        nodes = chase(target.kernel, target.address_of("init_task") + offset)
+        if isinstance(target.kernel, AddressSpace):
+            nodes, rows = target.kernel.chase_rows(head, 0, size)
+            return [node - offset for node in nodes], Held(offset, size, rows)
+        return [node - offset for node in chase(target.kernel, head)], None
     except KshellError as error:
         error.visited = [node - offset for node in visited_before(error)]  # type: ignore[attr-defined]
         raise
-    return [node - offset for node in nodes]
 
 
 def iter_processes(target: Target) -> Iterator[Task]:
@@ -237,11 +262,11 @@ def iter_processes(target: Target) -> Iterator[Task]:
     :raises KshellError: as :func:`process_addresses` and :func:`read_tasks`; what could be read comes first
     """
     try:
-        addresses = process_addresses(target)
+        addresses, held = process_rows(target)
     except KshellError as error:
         yield from read_tasks(target, visited_before(error))
         raise
-    yield from read_tasks(target, addresses)
+    yield from read_tasks(target, addresses, held)
 
 
 def thread_addresses(target: Target, leader: int) -> list[int]:

@@ -170,6 +170,14 @@ class Memory(ABC):
                 ok[row] = True
         return Gathered(data, ok)
 
+    def read_many(self, addresses: Sequence[int], size: int) -> list[bytes | None]:
+        """Read *size* bytes at each of *addresses*, without numpy; None where they are not all held.
+
+        A row that is None can be read alone to learn why. For thousands of rows; :meth:`gather` is for more.
+        """
+        pieces = (self.read_upto(address, size) for address in addresses)
+        return [data if fault is None else None for data, fault in pieces]
+
     def write(self, address: int, data: bytes | bytearray | memoryview) -> None:
         """Write *data* at *address*.
 

@@ -30,7 +30,12 @@ def translate_all(
     wanted = np.asarray(addresses, np.uint64)
     result = np.zeros(len(wanted), np.uint64)
     mapped = np.zeros(len(wanted), np.bool_)
+    if not len(wanted):
+        return result, mapped
+    lowest, highest = int(wanted.min()), int(wanted.max())
     for start, end, paddr in linear:
+        if end <= lowest or highest < start:
+            continue
         offset = wanted - np.uint64(start)
         inside = offset < np.uint64(end - start)
         if inside.all():
@@ -39,7 +44,12 @@ def translate_all(
         if inside.any():
             result[inside] = offset[inside] + np.uint64(paddr)
             mapped |= inside
-    rest = ~mapped & _served(walker, half, wanted)
+    canonical = walker.format.canonical
+    if (not mapped.any() and half[0] <= lowest and highest < half[1] and canonical(lowest) and canonical(highest)
+            and lowest >> 63 == highest >> 63):
+        return walker.leaves(wanted)  # nor is anything between these two another space's or non-canonical
+    served = _served(walker, half, wanted)
+    rest = served & ~mapped
     if rest.all():
         return walker.leaves(wanted)
     if rest.any():

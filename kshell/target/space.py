@@ -11,8 +11,10 @@ translations. Many reads at once are in :mod:`kshell.target.bulk`.
 from __future__ import annotations
 
 import os
+import struct
 import sys
 from collections.abc import Iterator, Sequence
+from itertools import repeat
 from typing import TYPE_CHECKING, NamedTuple
 
 from kshell.arch.model import PagingFormat
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from kshell.memory.model import Addresses
 
 PAGE_SHIFT, PAGE_SIZE, PAGE_MASK = 12, 4096, 4095
+LARGE_SHIFT, LARGE = 21, 1 << 21  # the unit of large pages; translations of whole ones are kept as one
 MAX_TLB = 1 << 16
 MAX_KEPT = 1 << 12  # pages kept for small reads: 16 MiB
 MAX_ONCE = 1 << 10  # pages among which one that is asked for again is worth keeping
@@ -62,10 +65,12 @@ class AddressSpace(Memory):
         self.walker = Walker(physical, format, root, space)
         self.epoch = self._epoch = physical.epoch
         self._seen = self._epoch.count
-        self._linear: list[Linear] = list(linear)
+        self._linear: list[Linear] = []
+        self._large: dict[int, int] = {}  # number of LARGE bytes that lie in one run, to physical minus virtual address
         self._tlb: dict[int, int] = {}
         self._pages: dict[int, memoryview] = {}  # virtual page number to its bytes, as 512 numbers of 64 bits
         self._once: set[int] = set()  # pages asked for once
+        self.add_windows(linear)
 
     def add_windows(self, windows: Sequence[Linear]) -> None:
         """Add windows of arithmetic; earlier ones win where they overlap."""
@@ -80,6 +85,7 @@ class AddressSpace(Memory):
     def _forget(self) -> None:
         self._seen = self._epoch.count
         self._tlb.clear()
+        self._large.clear()
         self._pages.clear()
         self._once.clear()
         self.walker.forget()
@@ -93,6 +99,9 @@ class AddressSpace(Memory):
         """
         if self._epoch.count != self._seen:
             self._forget()
+        delta = self._large.get(address >> LARGE_SHIFT)
+        if delta is not None:
+            return address + delta
         page = self._tlb.get(address >> PAGE_SHIFT)
         if page is None:
             page = self._run(address)[0] & ~PAGE_MASK
@@ -105,13 +114,27 @@ class AddressSpace(Memory):
         """Return (physical address, bytes from there on that are contiguous in both spaces)."""
         for start, end, paddr in self._linear:
             if start <= address < end:
+                self._remember(address, start, end, paddr - start)
                 return paddr + address - start, end - address
         if not self.half[0] <= address < self.half[1] or not self.format.canonical(address):
             detail = f"not a {self.space} address" if self.format.canonical(address) else "non-canonical"
             raise Fault(address, 1, Reason.NOT_MAPPED, space=self.space, detail=detail)
         start, shift = self.walker.leaf(address)
-        inside = address & ((1 << shift) - 1)
-        return start + inside, (1 << shift) - inside
+        size = 1 << shift
+        inside = address & (size - 1)
+        if shift >= LARGE_SHIFT:
+            self._remember(address, address - inside, address - inside + size, start + inside - address)
+        return start + inside, size - inside
+
+    def _remember(self, address: int, start: int, end: int, delta: int) -> None:
+        """Keep *delta* for all of the LARGE bytes around *address*, unless another window than this run's has some."""
+        low = address & -LARGE
+        high = low + LARGE
+        others = (window for window in self._linear if window[:2] != (start, end))
+        if start <= low and high <= end and not any(first < high and low < last for first, last, _ in others):
+            if len(self._large) >= MAX_TLB:
+                self._large.clear()
+            self._large[address >> LARGE_SHIFT] = delta
 
     def walk(self, address: int) -> list[Level]:
         """Return each page-table entry on the way to *address*, whatever windows say.
@@ -139,10 +162,18 @@ class AddressSpace(Memory):
     def read_upto(self, address: int, size: int) -> tuple[bytes, Fault | None]:
         offset = address & PAGE_MASK
         if offset + size <= PAGE_SIZE and 0 <= size <= SMALL:
-            page = self._kept(address)
+            page = self._pages.get(address >> PAGE_SHIFT)
+            if page is None or self._epoch.count != self._seen:
+                page = self._kept(address)
             if page is not None:
                 data: bytes = page.obj[offset : offset + size]  # type: ignore[index]
                 return data, None
+            delta = self._large.get(address >> LARGE_SHIFT)
+            frame = self._tlb.get(address >> PAGE_SHIFT) if delta is None else address - offset + delta
+            if frame is not None:
+                data, fault = self.physical.read_upto(frame + offset, size)
+                if fault is None:
+                    return data, None
         return self._read_runs(address, size)
 
     def _read_runs(self, address: int, size: int) -> tuple[bytes, Fault | None]:
@@ -177,7 +208,10 @@ class AddressSpace(Memory):
         return None
 
     def view(self, address: int, size: int) -> memoryview | bytes:
-        paddr, count = self._contiguous(address, size) if size else (0, 0)
+        try:
+            paddr, count = self._contiguous(address, size) if size else (0, 0)
+        except Fault as fault:
+            raise self._blame(address, size, 0, fault, b"") from fault
         return self.physical.view(paddr, size) if count >= size > PAGE_SIZE else self.read(address, size)
 
     def write(self, address: int, data: bytes | bytearray | memoryview) -> None:
@@ -202,8 +236,12 @@ class AddressSpace(Memory):
         if self._epoch.count != self._seen:
             self._forget()
         page = self._tlb.get(address >> PAGE_SHIFT)
-        if page is not None and (address & PAGE_MASK) + size <= PAGE_SIZE:
-            return page | address & PAGE_MASK, size
+        if (address & PAGE_MASK) + size <= PAGE_SIZE:
+            delta = self._large.get(address >> LARGE_SHIFT)
+            if delta is not None:
+                return address + delta, size
+            if page is not None:
+                return page | address & PAGE_MASK, size
         paddr, count = self._run(address)
         if page is None and len(self._tlb) < MAX_TLB:
             self._tlb[address >> PAGE_SHIFT] = paddr & ~PAGE_MASK
@@ -253,6 +291,34 @@ class AddressSpace(Memory):
         from kshell.target.bulk import gather
 
         return gather(self, addresses, size)
+
+    def read_many(self, addresses: Sequence[int], size: int) -> list[bytes | None]:
+        run = self.file_run(addresses[0]) if addresses else None
+        if run is not None and run.start <= min(addresses) and max(addresses) + size <= run.end:
+            places = map(run.delta.__add__, addresses)
+            try:
+                whole = list(map(os.pread, repeat(run.descriptor), repeat(size), places))
+            except OSError:
+                whole = []
+            if whole and set(map(len, whole)) == {size}:
+                return [*whole]
+        rows: list[bytes | None] = []
+        low, high, descriptor, delta = 0, -1, -1, 0
+        for address in addresses:
+            if not low <= address <= high:
+                run = self.file_run(address)
+                low, high, descriptor, delta = (run.start, run.end - size, *run[2:]) if run else (0, -1, -1, 0)
+            if low <= address <= high:
+                try:
+                    data = os.pread(descriptor, size, address + delta)
+                except OSError:
+                    data = b""
+                if len(data) == size:
+                    rows.append(data)
+                    continue
+            data, fault = self._read_runs(address, size)
+            rows.append(data if fault is None else None)
+        return rows
 
     def ranges(self) -> Iterator[Range]:
         for mapping in self.mappings():
@@ -327,10 +393,21 @@ class AddressSpace(Memory):
         :raises ChaseError: more than *limit* steps, or a cycle that does not pass through *head*
         :raises Fault: a pointer cannot be read; ``visited`` of it are the addresses up to there
         """
+        return self.chase_rows(head, offset, 8, limit)[0]
+
+    def chase_rows(
+        self, head: int, offset: int, size: int, limit: int = 1 << 22
+    ) -> tuple[list[int], list[bytes | None]]:
+        """Follow pointers as :meth:`chase`, and keep the *size* bytes at ``address + offset`` of each that is visited.
+
+        Where they cannot be had in the one read that the pointer takes anyway, None stands for them.
+        """
         if self._epoch.count != self._seen:
             self._forget()
+        rows: list[bytes | None] = []
         visited: list[int] = []
-        append, pread, number = visited.append, os.pread, int.from_bytes
+        keep = rows.append
+        append, pread, unpack = visited.append, os.pread, struct.Struct("<Q").unpack_from
         low, high, descriptor, delta = 0, 0, -1, 0
         address = tortoise = head  # Brent: the tortoise waits while the hare goes 1, 2, 4, ... steps
         wait = steps = 1
@@ -338,14 +415,20 @@ class AddressSpace(Memory):
             while True:
                 at = address + offset
                 if low <= at <= high:
-                    data = pread(descriptor, 8, at + delta)
-                    address = number(data, "little") if len(data) == 8 else self.u64(at)
+                    data = pread(descriptor, size, at + delta)
+                    if len(data) == size:
+                        keep(data)
+                        (address,) = unpack(data)
+                    else:
+                        keep(None)
+                        address = self.u64(at)
                 else:
                     address = self._number(at, 8)
+                    keep(None)
                     run = self.file_run(at)
-                    low, high, descriptor, delta = (run.start, run.end - 8, *run[2:]) if run else (0, -1, -1, 0)
+                    low, high, descriptor, delta = (run.start, run.end - size, *run[2:]) if run else (0, -1, -1, 0)
                 if address == head or address == 0:
-                    return visited
+                    return visited, rows[1:]  # the first is the head's
                 if address == tortoise or len(visited) >= limit:
                     break
                 append(address)
