@@ -44,7 +44,7 @@ def kread(session: Session, address: int, count: int | None, raw: RawFile, size:
     Examples:
       init_task::kread 100
       linux_banner,20::kread
-      ffff888000000000::kread -r /tmp/page 1000
+      *page_offset_base::kread -r /tmp/page 1000
     """
     return _read(session, session.kernel, address, _size(count, size), raw)
 

@@ -104,9 +104,10 @@ def head(
       ::ps | ::head -n 3
     """
     if count is not None:
-        if number is not None or not (count[:1] == "-" and count[1:].isdecimal()):
+        digits = count.removeprefix("-")
+        if number is not None or not (digits.isascii() and digits.isdecimal()):
             raise UsageError(f"{count}: -NUM or -n NUM")
-        number = int(count[1:])
+        number = int(digits)
     if number is not None and number < 0:
         raise UsageError(f"{number} is not a number of values")
     yield from islice(values, 10 if number is None else number)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated
 
 from kshell.api import (
@@ -10,6 +10,7 @@ from kshell.api import (
     Argument,
     Call,
     CType,
+    Fault,
     Flag,
     Item,
     KshellError,
@@ -21,6 +22,7 @@ from kshell.api import (
     Record,
     Selection,
     Session,
+    StructType,
     Text,
     TypeName,
     UsageError,
@@ -35,6 +37,7 @@ from kshell.api import (
     offsetof_text,
     offsetof_value,
     pipe_value,
+    piped_type,
     sizeof,
     sizeof_text,
     to_json,
@@ -42,6 +45,8 @@ from kshell.api import (
 )
 from kshell.linux.lists import chain, visited_before
 
+#: the first page is never mapped, so that NULL->member is caught
+NULL_PAGE = 1 << 12
 WORDS = Word("type [member]", "a C type and members of it: struct task_struct pid mm->pgd; $[8] the one at byte 8")
 
 
@@ -77,6 +82,8 @@ def print_(
     """
     if immediate and physical:
         raise UsageError("-i and -p do not go together")
+    if immediate and address is None:
+        raise UsageError("the value is missing: VALUE::print -i TYPE")
     options = PrintOptions(
         addresses=addresses, decimal=decimal, holes=holes, plain=plain, depth=depth, base_types=base_types, types=types,
         hexadecimal=hexadecimal,
@@ -99,12 +106,31 @@ def print_(
         for number in selection.pipe(value, addresses) if selection else (pipe_value(value, addresses),):
             yield Item(number)
     elif selection:
-        lines = selection.lines(value, options)
-        yield Record(lines, lambda: selection.json(value, depth, options.limit), address, kind)
+        yield from _shown(selection.lines(value, options), lambda: selection.json(value, depth, options.limit),
+                          address, kind)
     else:
-        yield Record(format_value(value, options), lambda: _object(value, depth, options.limit), address, kind)
+        yield from _shown(format_value(value, options), lambda: _object(value, depth, options.limit), address, kind)
     if not immediate:
         session.dot, session.increment = (address + sizeof(kind)) & (1 << 64) - 1, 0
+
+
+def _shown(
+    lines: Iterator[str], json: Callable[[], dict[str, object]], address: int, kind: CType,
+) -> Iterator[Output]:
+    """Yield *lines*, which read the target as they are written; raise what stopped them as the dcmd's own error."""
+    failed: list[KshellError] = []
+
+    def guarded() -> Iterator[str]:
+        try:
+            yield from lines
+        except KshellError as error:
+            failed.append(error)
+
+    yield Record(guarded(), json, address, kind)
+    if failed:
+        if isinstance(failed[0], Fault) and failed[0].address < NULL_PAGE and failed[0].hint is None:
+            failed[0].hint = "a small number: NULL and the offset of a member?"
+        raise failed[0]
 
 
 def _object(value: Value, depth: int | None, limit: int | None) -> dict[str, object]:
@@ -118,34 +144,13 @@ def _type(
     session: Session, address: int | None, call: Call, words: list[Argument], immediate: bool,
 ) -> tuple[CType, list[Argument]]:
     """Return the type and the members that *words*, the pipe or the symbol at the address name."""
-    target = session.target
-    if call.type is not None and address is not None:
-        piped = target.type(call.type) if isinstance(call.type, str) else call.type
-        try:
-            found = type_and_members(words, target, address, immediate=immediate)
-        except KshellError:
-            return piped, list(words)
-        # A word that is a member of what the pipe passes means the member, unless it says "struct".
-        first = words[0] if words else None
-        tagged = first in ("struct", "union", "enum")
-        if first is None or (isinstance(first, str) and not tagged and _has(piped, first)):
-            return piped, list(words)
-        return found.type, list(found.members)
     try:
-        found = type_and_members(words, target, address, immediate=immediate)
+        found = piped_type(words, session.target, address, call.type, immediate=immediate)
     except KshellError as error:
         if isinstance(error, UsageError):
             raise
         raise Abort(f"failed to look up type: {error}", hint=error.hint) from error
     return found.type, list(found.members)
-
-
-def _has(kind: object, path: str) -> bool:
-    try:
-        offsetof(kind, path)  # type: ignore[arg-type]
-    except KshellError as error:
-        return "behind a pointer" in str(error)
-    return True
 
 
 @dcmd("sizeof", group="Types")
@@ -195,8 +200,8 @@ def list_(
     $[offset] says where the pointer is.
 
     Examples:
-      ffff888003a5c000::list struct vm_struct next
-      ffff888003a5c000::list struct vm_struct next | ::print addr size
+      *file_systems::list struct file_system_type next
+      *file_systems::list struct file_system_type next | ::print name
     """
     kind: str | None = None
     rest: list[Argument] = []
@@ -209,6 +214,7 @@ def list_(
         offset, bits = offsetof(found.type, found.members[0])
         if bits:
             raise UsageError(f"{found.members[0]} is a bit-field, no pointer")
+        _check_pointer(found.type.strip(), found.members[0])
         kind, rest = found.name, list(found.members[1:])
     if len(rest) > 1:
         raise UsageError(f"too many arguments: {' '.join(map(str, rest[1:]))}")
@@ -219,6 +225,20 @@ def list_(
         yield from _elements(session, [address, *visited_before(error)], kind, variable)
         raise
     yield from _elements(session, nodes, kind, variable)
+
+
+def _check_pointer(owner: CType, name: str) -> None:
+    """Refuse a member that is a structure: following its first word as if it were a pointer finds no objects."""
+    member = owner.member(name).type.strip() if isinstance(owner, StructType) and name in owner.names() else None
+    if isinstance(member, StructType):
+        raise Abort(f"{name} is a {member}, no pointer", hint=_LISTS.get(str(member)))
+
+
+_LISTS = {
+    "struct list_head": "HEAD::walk list walks list_heads", "struct hlist_node": "HEAD::walk hlist walks hlist_nodes",
+    "struct hlist_head": "ADDR::walk hlist walks from one", "struct llist_node": "HEAD::walk llist walks llist_nodes",
+    "struct rb_node": "ROOT::walk rbtree walks trees",
+}
 
 
 def _elements(session: Session, nodes: list[int], kind: str | None, variable: str | None) -> Iterator[Output]:
@@ -237,7 +257,7 @@ def array(
 
     Examples:
       __per_cpu_offset::array "unsigned long" 4
-      ffff888003a5c000::array "struct page" 0t10 | ::print flags
+      *vmemmap_base::array "struct page" 0t10 | ::print flags
     """
     kind = session.target.type(type)
     size = sizeof(kind)

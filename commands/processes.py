@@ -75,9 +75,9 @@ def ps(
     P parked, I idle. FLAGS are PF_* bits, ADDR is the task_struct. Into a pipe it passes addresses of task_structs.
 
     Examples:
-      ::ps                          all processes
-      ::ps -f 1 sshd                two of them, with their arguments
-      ::ps | ::print comm __state   members of each
+      ::ps                          // all processes
+      ::ps -f 1 sshd                // two of them, with their arguments
+      ::ps | ::print comm __state   // members of each
     """
     if threads or lwps:
         if args:

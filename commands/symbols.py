@@ -27,6 +27,7 @@ from kshell.api import (
     Word,
     dcmd,
 )
+from kshell.linux import processes
 from kshell.linux import whatis as answers
 
 #: letters of nm(1) for the kinds of mdb's ::nm -t
@@ -54,7 +55,7 @@ def nm(
 
     Examples:
       ::nm -v ^tcp_v4
-      ffffffff81000040::nm
+      schedule+10::nm
       ::nm -m ext4 -t func
     """
     if address is not None:
@@ -122,7 +123,7 @@ def whatis(
     the memory map; user addresses in the mappings of the process context.
 
     Examples:
-      ffffffff81000040::whatis
+      schedule+10::whatis
       ::ps | ::whatis -a
       ::whatis jiffies init_task+8
     """
@@ -133,15 +134,16 @@ def whatis(
         wanted += [item.value for item in values]
     if not wanted:
         raise UsageError("which address?")
-    context = session.context
+    context, half = session.context, session.target.arch.kernel_half
     for number in wanted:
-        if context is None and number < session.target.arch.kernel_half:
+        if context is None and number < half:
             yield Text(f"{number:x} is unknown: a user address, and there is no process context (::getu)")
             continue
         some = False
         broken: list[str] = []
         mm, comm = (context.mm, f"process {context.pid} ({context.comm})") if context is not None else (0, "")
-        for answer in answers.whatis(session.target, number, mm, comm):
+        found = answers.whatis(session.target, number, mm, comm) if mm or number >= half else _mapping(session, number)
+        for answer in found:
             if answer.kind == "error":
                 broken.append(answer.text)
                 continue
@@ -154,3 +156,14 @@ def whatis(
             yield Warn(f"{number:x} is {text}")
         if not some:
             yield Text(f"{number:x} is unknown")
+
+
+def _mapping(session: Session, address: int) -> Iterator[answers.Answer]:
+    """Answer which mapping of the process context holds *address* where the kernel's own list cannot be read."""
+    context = session.context
+    assert context is not None
+    for vma in processes.vmas(session.target, processes.by_pid(session.target, context.pid)):
+        if vma.start <= address < vma.end:
+            text = f"in {vma.name or '[anon]'} [{vma.start:x},{vma.end:x}) {vma.permissions} of "
+            yield answers.Answer(
+                "vma", vma.start, address - vma.start, f"{text}process {context.pid} ({context.comm})")

@@ -11,6 +11,7 @@ from kshell.api import (
     Call,
     Column,
     Expr,
+    Fault,
     Flag,
     Item,
     KshellError,
@@ -48,11 +49,18 @@ def vtop(
     try:
         paddr = space.translate(address)
     except KshellError as error:
-        raise KshellError(f"failed to get physical mapping: {error}", hint=error.hint) from error
+        raise KshellError(f"failed to get physical mapping: {_why(error)}", hint=error.hint) from error
     if call.pipe_out:
         yield Item(paddr)
     else:
         yield Text(f"virtual {address:x} mapped to physical {paddr:x}", paddr)
+
+
+def _why(error: KshellError) -> str:
+    """Return why there is no translation; the address was named by who asks."""
+    if isinstance(error, Fault):
+        return f"{error.reason.value} ({error.detail})" if error.detail else error.reason.value
+    return str(error)
 
 
 USER_COLUMNS = (

@@ -52,7 +52,7 @@ def kwrite(
 
     Examples:
       panic_timeout::kwrite -l 4 0t10
-      ffff888003a5c000::kwrite de ad be ef
+      *saved_command_line::kwrite de ad be ef
       init_uts_ns+45::kwrite -z renamed
     """
     return _write(session, session.kernel, address, _data(session, length, string, zero, file, values), length)
@@ -85,7 +85,7 @@ def write(
     Examples:
       panic_timeout::write -l 4 5
       1000000::write -p 90 90
-      ffff888003a5c000::write -f /tmp/page
+      1000000::write -p -f /tmp/page
     """
     memory = session.physical if physical else session.space(address)
     return _write(session, memory, address, _data(session, length, string, zero, file, values), length)
@@ -213,7 +213,7 @@ def undo(
     if not session.journal:
         raise KshellError("nothing to undo")
     if count > len(session.journal):
-        raise KshellError(f"only {len(session.journal)} writes can be undone", hint="::writes lists them")
+        raise KshellError(f"only {len(session.journal)} can be undone", hint="::writes lists them")
     for _ in range(count):
         entry = session.undo()
         lines = change(entry.new, entry.old, entry.address, None, session.byteorder)

@@ -57,6 +57,8 @@ def cli(
         raise click.UsageError("-w and --cow are mutually exclusive")
     if no_target and (target is not None or write or cow):
         raise click.UsageError("-n means no target: TARGET, -w and --cow do not go with it")
+    if target == "":
+        raise click.UsageError("TARGET is empty")
     from kshell.shell.start import Request, start
 
     return start(Request(
@@ -66,6 +68,7 @@ def cli(
 
 def main() -> None:
     """Run the command and exit with its status."""
+    _open_streams()
     try:
         status = cli.main(standalone_mode=False) or 0
     except click.exceptions.Exit as leave:
@@ -78,6 +81,19 @@ def main() -> None:
     except BrokenPipeError:
         status = 0
     _leave(status)
+
+
+def _open_streams() -> None:
+    """Give closed standard streams (``<&-``) something to be, so that no dump is opened in their place.
+
+    An output that was closed stays one that cannot be written, and is told as a full disk is.
+    """
+    if sys.stdin is None:
+        sys.stdin = open(os.open(os.devnull, os.O_RDONLY))  # noqa: SIM115
+    if sys.stdout is None:
+        sys.stdout = open(os.open(os.devnull, os.O_RDONLY), "w")  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(os.open(os.devnull, os.O_WRONLY), "w")  # noqa: SIM115
 
 
 def _leave(status: int) -> None:

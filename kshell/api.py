@@ -80,14 +80,18 @@ from kshell.registry import API_VERSION, Dcmd, Walker, dcmd, walker
 from kshell.session import Context, Session
 
 if TYPE_CHECKING:
+    from kshell.arch.disassembler import Instruction
     from kshell.escape import escape, escape_bytes
     from kshell.hexdump import DumpOptions, dump
+    from kshell.instructions import disassembler
     from kshell.lang.formats import FORMATS
     from kshell.lang.numbers import show_base
     from kshell.loader import load as load_module
     from kshell.memory.model import Memory
     from kshell.partial import read_prefix
     from kshell.printer import (
+        EnumTable,
+        Printf,
         PrintOptions,
         Selection,
         address_text,
@@ -99,39 +103,45 @@ if TYPE_CHECKING:
         sizeof_text,
         to_json,
     )
+    from kshell.render import dump_json
     from kshell.types.model import CType, EnumType, StructType, Symbol, near_names
     from kshell.value import Value, Vector, offsetof, sizeof
-    from kshell.value.args import type_and_members
+    from kshell.value.args import piped_type, type_and_members
     from kshell.value.args import type_words as take_type
 
 __all__ = [
     "ADDRESS", "API_VERSION", "COUNT", "DECIMAL", "FORMATS", "HEX", "OCTAL", "TEXT", "Abort", "Address", "Argument",
-    "Block", "CType", "Call", "Column", "Context", "Dcmd", "DcmdName", "Decimal", "DumpOptions", "EnumType", "Expr",
-    "Fault", "FileName", "Flag", "Item", "KshellError", "MemberError", "MemberName", "Memory", "ModuleName", "Next",
-    "NoProcessError", "NoUserSpaceError", "NotFoundError", "Note", "Number", "Option", "Output", "Pid",
-    "PrintOptions", "Reason", "Record", "Row", "Selection", "Session", "StructType", "Symbol", "SymbolName",
-    "SymbolNotFoundError", "Table", "Text", "TypeName", "TypeNotFoundError", "UsageError", "Value", "Values",
-    "VariableName", "Vector", "Walker", "WalkerName", "Warn", "Word", "address_text", "dcmd", "dump", "escape",
-    "escape_bytes", "format_layout", "format_value", "load_module", "near_names", "offsetof", "offsetof_text",
-    "offsetof_value", "parse_number", "pipe_value", "read_prefix", "show_base", "sizeof", "sizeof_text", "take_type",
-    "to_json", "type_and_members", "walker",
+    "Block", "CType", "Call", "Column", "Context", "Dcmd", "DcmdName", "Decimal", "DumpOptions", "EnumTable",
+    "EnumType", "Expr", "Fault", "FileName", "Flag", "Instruction", "Item", "KshellError", "MemberError", "MemberName",
+    "Memory", "ModuleName", "Next", "NoProcessError", "NoUserSpaceError", "NotFoundError", "Note", "Number", "Option",
+    "Output", "Pid", "PrintOptions", "Printf", "Reason", "Record", "Row", "Selection", "Session", "StructType",
+    "Symbol", "SymbolName", "SymbolNotFoundError", "Table", "Text", "TypeName", "TypeNotFoundError", "UsageError",
+    "Value", "Values", "VariableName", "Vector", "Walker", "WalkerName", "Warn", "Word", "address_text", "dcmd",
+    "disassembler", "dump", "dump_json", "escape", "escape_bytes", "format_layout", "format_value", "load_module",
+    "near_names", "offsetof", "offsetof_text", "offsetof_value", "parse_number", "pipe_value", "piped_type",
+    "read_prefix", "show_base", "sizeof", "sizeof_text", "take_type", "to_json", "type_and_members", "walker",
 ]
 
 #: what is imported when it is first used: name -> module, or module:name
 _LATE = {
     "CType": "kshell.types.model",
     "DumpOptions": "kshell.hexdump",
+    "EnumTable": "kshell.printer",
     "EnumType": "kshell.types.model",
     "FORMATS": "kshell.lang.formats",
+    "Instruction": "kshell.arch.disassembler",
     "Memory": "kshell.memory.model",
     "PrintOptions": "kshell.printer",
+    "Printf": "kshell.printer",
     "Selection": "kshell.printer",
     "StructType": "kshell.types.model",
     "Symbol": "kshell.types.model",
     "Value": "kshell.value",
     "Vector": "kshell.value",
     "address_text": "kshell.printer",
+    "disassembler": "kshell.instructions",
     "dump": "kshell.hexdump",
+    "dump_json": "kshell.render",
     "escape": "kshell.escape",
     "escape_bytes": "kshell.escape",
     "format_layout": "kshell.printer",
@@ -142,6 +152,7 @@ _LATE = {
     "offsetof_text": "kshell.printer",
     "offsetof_value": "kshell.printer",
     "pipe_value": "kshell.printer",
+    "piped_type": "kshell.value.args",
     "read_prefix": "kshell.partial",
     "show_base": "kshell.lang.numbers",
     "sizeof": "kshell.value",

@@ -16,7 +16,10 @@ def state_dir() -> Path | None:
     path = Path(os.environ.get("XDG_STATE_HOME", ""))
     try:
         if not path.is_absolute():
-            path = Path("~/.local/state").expanduser()
+            home = Path("~").expanduser()
+            if not home.is_dir():
+                return None
+            path = home / ".local/state"
         nearest = path
         while not nearest.exists() and nearest != nearest.parent:
             nearest = nearest.parent

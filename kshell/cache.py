@@ -30,7 +30,11 @@ def folder() -> str | None:
     if os.environ.get("KSHELL_CACHE", "").lower() == "off":
         last_problem = "switched off (KSHELL_CACHE=off)"
         return None
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    home = os.path.expanduser("~")
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(home, ".cache")
+    if base.startswith(home + "/") and not os.path.isdir(home):
+        last_problem = f"there is no home {home}"
+        return None
     if not base.startswith("/"):
         last_problem = f"{base} is not an absolute path"
         return None

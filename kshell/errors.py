@@ -59,7 +59,7 @@ class Fault(KshellError):
     """Memory that could not be moved, or not all of it.
 
     :ivar address: the first byte that could not be moved
-    :ivar size: bytes asked for
+    :ivar size: bytes asked for; 0 when there is no access to this memory at all
     :ivar done: bytes moved before ``address``
     :ivar partial: for reads the bytes moved, ``len(partial) == done``
     :ivar reason: why ``address`` could not be moved
@@ -78,7 +78,9 @@ class Fault(KshellError):
         where = f"{space} address" if space else "address"
         why = f"{reason.value} ({detail})" if detail else reason.value
         stopped = f" after {self.done}" if self.done else ""
-        super().__init__(f"cannot {verb} {size} bytes{stopped} at {where} 0x{address:x}: {why}", hint=hint)
+        amount = "1 byte" if size == 1 else f"{size} bytes"
+        what = f"{amount}{stopped} at {where} 0x{address:x}" if size else f"{space} memory".lstrip()
+        super().__init__(f"cannot {verb} {what}: {why}", hint=hint)
 
 
 class OpenError(KshellError):

@@ -124,7 +124,8 @@ def run_statement(session: Session, statement: ast.Statement, *, string: bool) -
     :param string: it stands in ``::eval`` or ``-e``, where a naked address only sets dot
     :raises EvaluateError: before anything has run
     """
-    session.check()
+    if not _leaves(statement):
+        session.check()
     prepared = None
     if statement.pipeline is not None:
         prepared = prepare(session, statement.pipeline, statement.shell)
@@ -139,6 +140,12 @@ def run_statement(session: Session, statement: ast.Statement, *, string: bool) -
 
         return (yield from run_alone(session, statement.shell))
     return (yield from _naked(session, address, count, string))
+
+
+def _leaves(statement: ast.Statement) -> bool:
+    """Whether *statement* is nothing but ``::quit``, which an image that is gone must not hold up."""
+    stages = () if statement.pipeline is None else statement.pipeline.stages
+    return len(stages) == 1 and isinstance(stages[0], ast.DcmdCall) and stages[0].name in ("quit", "$q", "$Q", "$%")
 
 
 def _naked(

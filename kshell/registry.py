@@ -279,8 +279,8 @@ class Registry:
                 continue
             if entry.name == thing.name or (isinstance(thing, Dcmd) and entry.name in thing.aliases):
                 assert isinstance(thing, Dcmd | Walker)
-                entries = table[entry.name]
-                entries[entries.index(entry)] = entry._replace(found=thing)
+                # In one step: completion and the status line may load the same one in threads of their own.
+                table[entry.name] = [one._replace(found=thing) if one == entry else one for one in table[entry.name]]
                 return thing
         raise KshellError(f"{entry.path} has no {entry.name}", hint="python -m kshell.index makes the table anew")
 

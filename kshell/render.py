@@ -283,7 +283,7 @@ def error_record(error: KshellError | str, where: str = "", level: str = "error"
     if where:
         found["command"] = where
     if isinstance(error, KshellError) and error.hint:
-        found["hint"] = escape(error.hint)
+        found["hint"] = escape(error.hint, "\n")
     if isinstance(error, Fault):
         found["addr"] = f"0x{error.address:x}"
     return found

@@ -141,7 +141,7 @@ class Session:
         :raises NoProcessError: no context is set
         """
         if self.context is None:
-            raise NoProcessError("no process context", hint="pid::getu sets one, ::getu 0t1234 too")
+            raise NoProcessError("no process context", hint="::getu PID chooses the process (::ps lists them)")
         return self.context.space
 
     def space(self, address: int) -> Memory:
@@ -197,6 +197,9 @@ class Session:
     def near_symbols(self, name: str) -> Sequence[str]:
         """Return names of symbols that look like *name*."""
         try:
+            dcmd = "quit" if name == "exit" else name
+            if self.registry.has_dcmd(dcmd):
+                return (f"::{dcmd}",)
             if self._target is not None:
                 self._target.symbol(name)
         except SymbolNotFoundError as error:
@@ -299,8 +302,11 @@ class Session:
             raise Fault(address % TOP, len(data), Reason.NOT_MAPPED, space=memory.space, verb="write",
                         detail="past the end of the address space")
         if not memory.writable:
-            raise Fault(address, len(data), Reason.READ_ONLY, space=memory.space, verb="write",
-                        hint="start kshell with -w to write, or with --cow to write to a private copy")
+            hint = "start kshell with -w to write, or with --cow to write to a private copy"
+            if self._target is not None and self._target.writable:
+                memory.read(address, len(data))  # one that this target does not have says why
+                hint = "it can be written by nobody; kshell --cow writes to a private copy"
+            raise Fault(address, len(data), Reason.READ_ONLY, space=memory.space, verb="write", hint=hint)
         old = memory.read(address, len(data))
         try:
             memory.write(address, data)

@@ -19,6 +19,7 @@ from kshell.output import Block, Output, Text, Warn
 from kshell.partial import read_prefix
 
 if TYPE_CHECKING:
+    from kshell.arch.disassembler import Disassembler
     from kshell.session import Session
 
 _MASK = (1 << 64) - 1
@@ -32,6 +33,7 @@ class SessionTarget:
 
     def __init__(self, session: Session) -> None:
         self._session = session
+        self._disassembler: Disassembler | None = None
 
     @property
     def byteorder(self) -> Literal["little", "big"]:
@@ -52,18 +54,12 @@ class SessionTarget:
         return (f"{symbol.module}`{symbol.name}" if symbol.module else symbol.name), offset
 
     def disassemble(self, space: str, address: int) -> tuple[str, int]:
-        import capstone
+        if self._disassembler is None:
+            from kshell.instructions import disassembler
 
-        if self._session.target.arch.name != "x86_64":
-            raise KshellError(f"cannot disassemble {self._session.target.arch.name} yet")
-        memory = self._session.memory(space, address)
-        data, fault = read_prefix(memory.read, address, 15)
-        machine = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
-        for _, size, name, operands in machine.disasm_lite(data, address, 1):
-            return f"{name} {operands}".rstrip(), size
-        if fault is not None:
-            raise fault
-        raise KshellError(f"no instruction at 0x{address:x}")
+            self._disassembler = disassembler(self._session)
+        found = self._disassembler.one(self._session.memory(space, address), address)
+        return str(found), found.size
 
 
 def run_verb(

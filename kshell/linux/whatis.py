@@ -99,8 +99,10 @@ def _tasks(question: Question) -> Iterator[Answer]:
     every = [target.address_of("init_task"), *_threads(target)]
     stack_size = thread_size(target)
     stacks = Vector(target, kind, every).column("stack")
+    # A task_struct is cut short by what the CPU's registers need less of than BTF's size has; the next one follows.
+    nearest = max((task for task in every if task <= address), default=0)
     for task, stack in zip(every, stacks, strict=True):
-        if task <= address < task + (kind.size or 0):
+        if task == nearest and address < task + (kind.size or 0):
             yield Answer("task", task, address - task, f"in struct task_struct of {_who(target, task)}")
         if isinstance(stack, int) and stack and stack <= address < stack + stack_size:
             text = f"in the stack of {_who(target, task)} [{stack:x},{stack + stack_size:x})"

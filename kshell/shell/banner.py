@@ -36,4 +36,4 @@ def banner(session: Session, width: int = 80) -> Iterator[str]:
         for number, line in enumerate(lines):
             yield f" {'' if number else fact:<8} {line}"
         left -= len(lines)
-    yield " next     ::ps   ::status   ::msgbuf   pid::getu   ::help lists all"
+    yield " next     ::ps   ::status   ::msgbuf   ::getu PID   ::help lists all"

@@ -32,6 +32,8 @@ from kshell.shell.pager import PagedOutput, PagerQuit, may_page
 from kshell.shell.scripted import run_text
 
 _TOOLBAR_COLUMNS = 60
+#: what other shells have taught, alone on a line
+_WORDS = {"?": "::help", "help": "::help", "exit": "::quit", "quit": "::quit"}
 
 
 def run_interactive(session: Session, console: Console, *, banner: bool = True) -> int:
@@ -55,7 +57,7 @@ def run_interactive(session: Session, console: Console, *, banner: bool = True) 
                 continue
             break
         session.log(_plain_prompt(session) + text + "\n")
-        _obey(session, console, text)
+        _obey(session, console, _WORDS.get(text.strip(), text))
     return 0
 
 

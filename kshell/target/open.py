@@ -150,7 +150,8 @@ def _target_of(dump: ElfCore | Kdump, path: str, mode: str, described: list[byte
         told = f"; {dump.complete}" if dump.complete else ""
         why = f"a dump without VMCOREINFO, and none in its memory, so nothing tells where its kernel is{told}"
         raise OpenError(path, why, kind="symbols",
-                        hint="QEMU writes VMCOREINFO with -device vmcoreinfo and qemu_fw_cfg.ko loaded in the guest")
+                        hint="copy the dump again" if dump.complete else
+                        "QEMU writes VMCOREINFO with -device vmcoreinfo and qemu_fw_cfg.ko loaded in the guest")
     target.cpus = read_cpus(dump.notes, dump.arch)
     return target
 

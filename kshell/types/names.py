@@ -17,6 +17,7 @@ from kshell.types.model import ArrayType, CType, PointerType, QualifiedType, Sym
 if TYPE_CHECKING:
     from kshell.types.btf import Btf
     from kshell.types.model import SymbolSource
+    from kshell.types.private import PrivateSymbols
 
 TAGS = ("struct", "union", "enum")
 QUALIFIERS = ("const", "volatile", "restrict")
@@ -50,6 +51,17 @@ class SymbolIndex:
     ) -> None:
         self.sources: list[SymbolSource] = list(sources)
         self._more = more
+        self._private: PrivateSymbols | None = None
+
+    @property
+    def private(self) -> PrivateSymbols:
+        """The symbols that the user adds, which are looked at before all others."""
+        if self._private is None:
+            from kshell.types.private import PrivateSymbols
+
+            self._private = PrivateSymbols()
+            self.add(self._private, first=True)
+        return self._private
 
     def add(self, source: SymbolSource, *, first: bool = False) -> None:
         """Add a source, behind the others or before them."""

@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 from kshell.errors import KshellError, TypeNotFoundError, UsageError
 from kshell.lang.numbers import show_base
 from kshell.types.model import CType, Kind, StructType, Symbol
+from kshell.value.path import route
 
 #: words that make up the names of C's own types, and qualifiers
 BASE_WORDS = frozenset(
@@ -106,6 +107,38 @@ def type_and_members(
             f"no type data available for {found.name}", hint="name the type: globals have none in the kernel's BTF"
         )
     return Typed(kind, str(kind), tuple(words), found)
+
+
+def piped_type(
+    words: Sequence[str | int], target: TypedTarget, address: int | None, piped: str | CType | None, *,
+    immediate: bool = False,
+) -> Typed:
+    """Return the type and members that *words* name; without a type in them that of what a pipe passes.
+
+    :param piped: that type, None where it is not known or there is no pipe
+    Raises as :func:`type_and_members`.
+    """
+    if piped is None or address is None:
+        return type_and_members(words, target, address, immediate=immediate)
+    kind = target.type(piped) if isinstance(piped, str) else piped
+    given = Typed(kind, str(kind), tuple(words))
+    try:
+        found = type_and_members(words, target, address, immediate=immediate)
+    except KshellError:
+        return given
+    # A word that is a member of what the pipe passes means the member, unless it says "struct".
+    first = words[0] if words else None
+    if first is None or (isinstance(first, str) and first not in TAGS and _is_path(kind, first)):
+        return given
+    return found
+
+
+def _is_path(type: CType, path: str) -> bool:
+    try:
+        route(type, path)
+    except KshellError:
+        return path == "."
+    return True
 
 
 def _has(type: CType, name: str) -> bool:

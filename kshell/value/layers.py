@@ -93,7 +93,7 @@ class Pages(Layer):
             _, fault = self.read_upto(at, 1)
             if fault is None:
                 return None
-            first = first or fault
+            first = first or self.read_upto(address, size)[1]
             at = (at | (PAGE - 1)) + 1
             if at >= address + size:
                 return first
