@@ -50,6 +50,7 @@ def make_module(*declared: Dcmd | Walker, module: str = "testing") -> ModuleType
     """Return a module that defines *declared*."""
     made = ModuleType(module)
     for number, thing in enumerate(declared):
+        assert not thing.function.__module__.startswith("kshell."), "would take it from its module for all later tests"
         thing.function.__module__ = module
         setattr(made, f"thing{number}", thing)
     return made

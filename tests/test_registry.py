@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 import pytest
 
-import kshell.index
 from kshell.api import (
     API_VERSION,
     Argument,
@@ -157,10 +156,6 @@ def test_a_module_that_cannot_be_loaded() -> None:
         registry.add_module(make_module(typed))
     with pytest.raises(KshellError, match="defines 'many' twice"):
         registry.add_module(make_module(many, many, module="twice"))
-
-
-def test_the_generated_tables_are_up_to_date() -> None:
-    assert kshell.index.main(["--check"]) == 0, "python -m kshell.index"
 
 
 def test_builtin_names_resolve() -> None:
