@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from kshell.builtin import make_registry
+from kshell.commands import _index
 from kshell.errors import Fault, Reason
 from tests.guest.image import GuestImage
 from tests.shell.terminal import Terminal
@@ -89,7 +90,8 @@ def test_head_takes_a_bare_number() -> None:
 
 
 def test_print_of_no_value() -> None:
-    shell = Shell(make_registry(lambda _: None, plugins=False).find_dcmd("print"))
+    shell = Shell()
+    shell.session.registry.add_index("kshell.commands", _index.DCMDS, _index.WALKERS)
     shell.run("::print -i int")
     assert "the value is missing" in shell.err
 
