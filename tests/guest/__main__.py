@@ -100,7 +100,7 @@ def _boot(options: argparse.Namespace) -> int:
 
 
 def _debuginfo(options: argparse.Namespace) -> int:
-    vmlinux, system_map = packages.debug_package(options.kernel)
+    vmlinux, system_map = packages.debug_package(named_spec(options.kernel).kernel)
     print(vmlinux)
     if system_map is not None:
         print(system_map)

@@ -15,7 +15,7 @@ from pathlib import Path
 from .cache import cache_root
 from .progress import RigUnavailable, progress, step
 
-SUITES = ("bookworm", "bookworm-updates")
+SUITES = ("bookworm", "bookworm-updates", "bullseye")  # bullseye: the last Debian whose kernel, 5.10, has no BTF
 SECURITY_SUITE = "bookworm-security"
 DEFAULT_MIRROR = "http://deb.debian.org/debian"
 DEFAULT_SECURITY_MIRROR = "http://deb.debian.org/debian-security"
@@ -53,11 +53,13 @@ class Apt:
         self.root = cache_root() / "apt"
 
     def update(self, force: bool = False) -> None:
-        """Fetch the package lists unless they are younger than a day."""
-        stamp = self.root / "updated"
-        if not force and stamp.exists() and time.time() - stamp.stat().st_mtime < LISTS_AGE:
-            return
+        """Fetch the package lists unless they are younger than a day, and of the suites that are wanted now."""
+        stamp, sources = self.root / "updated", self.root / "sources.list"
+        before = sources.read_text() if sources.exists() else ""
         self._prepare()
+        young = stamp.exists() and time.time() - stamp.stat().st_mtime < LISTS_AGE
+        if young and not force and before == sources.read_text():
+            return
         with step("fetching Debian package lists"):
             self._run("apt-get", "-qq", "update")
         stamp.touch()

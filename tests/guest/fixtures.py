@@ -43,6 +43,12 @@ def guest_612() -> GuestImage:
 
 
 @pytest.fixture(scope="session")
+def guest_510() -> GuestImage:
+    """Linux 5.10 (Debian 11): no BTF, no ORC, and a VMCOREINFO that does not tell where kallsyms is."""
+    return have(named_spec("5.10"))
+
+
+@pytest.fixture(scope="session")
 def guest_la57() -> GuestImage:
     """Linux 6.1 with 5-level paging."""
     return have(named_spec("la57"))

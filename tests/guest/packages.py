@@ -120,7 +120,7 @@ def _newest_kernel(apt: Apt, wanted: str) -> str:
     # "linux-image-6.12-cloud-amd64" is the meta package
     versions = [version for version in versions if version != wanted or "-" in version or "+" in version]
     if not versions:
-        raise RigUnavailable(f"Debian bookworm has no cloud kernel {wanted!r} (try 6.1, 6.12 or an exact 6.1.0-55)")
+        raise RigUnavailable(f"Debian has no cloud kernel {wanted!r} (try 6.1, 6.12 or an exact 6.1.0-55)")
     newest = max(versions, key=lambda version: [int(number) for number in re.findall(r"\d+", version)])
     return f"linux-image-{newest}-cloud-amd64"
 

@@ -48,6 +48,7 @@ STANDARD: dict[str, GuestSpec] = {
     for spec in (
         _BASE,
         GuestSpec("6.12", kernel="6.12"),
+        GuestSpec("5.10", kernel="5.10.0-32"),
         replace(_BASE, name="la57", five_levels=True),
         replace(_BASE, name="nokaslr", kaslr=False),
         replace(_BASE, name="novmcoreinfo", vmcoreinfo=False),
