@@ -11,36 +11,27 @@ import errno
 import os
 import struct
 from array import array
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from kshell.arch.model import MACHINES, arch_of_machine
 from kshell.errors import Fault, FormatError, OpenError, Reason
-from kshell.memory.model import Memory, Range, Window, merge_ranges
+from kshell.memory.codecs import CODEC_BITS, CODECS
+from kshell.memory.model import Gathered, Memory, Range, Window, merge_ranges
 from kshell.memory.notes import Note, iter_notes
+from kshell.memory.pages import DESCRIPTOR, MANY, PageError, Pages
 from kshell.memory.source import FLAT_MAGIC, FileSource, FlattenedSource, Source
+
+if TYPE_CHECKING:
+    from kshell.memory.model import Addresses
 
 SIGNATURES = (b"KDUMP   ", b"DISKDUMP")
 HEADER = struct.Struct("<8si390s6x16sIiiIIIIII")
 SUB_HEADER = struct.Struct("<Qii10Q")  # phys_base, dump_level, split, start_pfn ... max_mapnr_64 (version 6)
-DESCRIPTOR = struct.Struct("<qIIQ")
-ZLIB, LZO, SNAPPY, INCOMPLETE, ZSTD = 1, 2, 4, 8, 0x20
-CODECS = {ZLIB: "zlib", LZO: "lzo", SNAPPY: "snappy", ZSTD: "zstd"}
 MAX_BITMAP = 1 << 30  # a bit a page: 32 TiB of 4 KiB pages
 MAX_NOTES = 64 << 20
 BLOCK_BITS = 512  # pages for each entry of the rank index
-CACHED_PAGES = 2048
-
-Decoder = Callable[[bytes, int], bytes]
-
-
-class Descriptor(NamedTuple):
-    """Where a page lies, how long it is there, and how it is compressed."""
-
-    offset: int
-    size: int
-    flags: int
+MAX_READ = 16 << 20
 
 
 class Kdump(Memory):
@@ -52,8 +43,6 @@ class Kdump(Memory):
         self.path, self.source = path, source
         self.notes: list[Note] = []
         self.vmcoreinfo: bytes | None = None
-        self._pages: OrderedDict[int, bytes] = OrderedDict()
-        self._decoders: dict[int, Decoder] = {}
         self._ranks: array[int] | None = None
         self._read_headers()
 
@@ -99,6 +88,7 @@ class Kdump(Memory):
         self._existing, self._held = data[: size // 2], data[size // 2 :]
         self.frames = min(max_mapnr, size * 4)
         self._descriptors = at + size
+        self.pages = Pages(self.source, self._descriptors, self.page)
 
     @property
     def complete(self) -> str | None:
@@ -124,8 +114,8 @@ class Kdump(Memory):
         data = self.source.pread(DESCRIPTOR.size * 64, self._descriptors)
         for at in range(0, len(data) - DESCRIPTOR.size + 1, DESCRIPTOR.size):
             flags = int(DESCRIPTOR.unpack_from(data, at)[2])
-            if flags & sum(CODECS):
-                return flags & sum(CODECS)
+            if flags & CODEC_BITS:
+                return flags & CODEC_BITS
         return 0
 
     # -- pages -----------------------------------------------------------------------------------------------------
@@ -145,80 +135,97 @@ class Kdump(Memory):
         bits = int.from_bytes(self._held[start * BLOCK_BITS // 8 : (frame >> 3) + 1], "little")
         return self._ranks[start] + (bits & ((1 << frame % BLOCK_BITS) - 1)).bit_count()
 
-    def _load(self, frame: int) -> bytes:
-        """Return the page *frame*.
-
-        :raises FormatError: it cannot be decompressed, or lies outside the file; the message says which
-        """
-        found = self._pages.get(frame)
-        if found is not None:
-            self._pages.move_to_end(frame)
-            return found
-        raw = self.source.pread(DESCRIPTOR.size, self._descriptors + DESCRIPTOR.size * self._rank(frame))
-        if len(raw) < DESCRIPTOR.size:
-            raise FormatError("its descriptor is past the end of the file")
-        descriptor = Descriptor(*DESCRIPTOR.unpack(raw)[:3])
-        if descriptor.flags & INCOMPLETE or descriptor.offset == 0:
-            raise FormatError("makedumpfile ran out of room before it wrote this page")
-        if not 0 < descriptor.size <= self.page:
-            raise FormatError(f"its descriptor has an impossible size of {descriptor.size} bytes")
-        data = self.source.pread(descriptor.size, descriptor.offset)
-        if len(data) < descriptor.size:
-            raise FormatError("its bytes are past the end of the file")
-        codec = descriptor.flags & sum(CODECS)
-        if codec:
-            decoder = self._decoders.get(codec) or self._decoder(codec)
-            try:
-                data = decoder(data, self.page)
-            except Exception as error:
-                raise FormatError(f"{CODECS.get(codec, codec)}: {error}") from error
-        if len(data) != self.page:
-            raise FormatError(f"it decompresses to {len(data)} bytes instead of {self.page}")
-        self._pages[frame] = data
-        if len(self._pages) > CACHED_PAGES:
-            self._pages.popitem(last=False)
-        return data
-
-    def _decoder(self, codec: int) -> Decoder:
-        found = self._decoders[codec] = decoder_of(codec)
-        return found
+    def _run(self, frame: int, limit: int) -> int:
+        """Return how many pages from *frame* on the dump holds without a gap, at most *limit*."""
+        count = 0
+        while count < limit:
+            at = frame + count
+            bits = int.from_bytes(self._held[at >> 3 : (at >> 3) + BLOCK_BITS // 8], "little") >> (at & 7)
+            ones = (~bits & (bits + 1)).bit_length() - 1
+            count += ones
+            if ones == 0 or ones + (at & 7) < BLOCK_BITS:
+                break
+        return min(count, limit)
 
     def _absent(self, frame: int) -> tuple[Reason, str]:
         if self._bit(self._existing, frame) and frame < self.frames:
             return Reason.EXCLUDED, f"makedumpfile dump level {self.level}" if 0 < self.level < 64 else ""
         return Reason.OUTSIDE, ""
 
+    def _load(self, frame: int) -> bytes:
+        """Return the page *frame*.
+
+        :raises PageError: it is not in the dump, or cannot be had
+        """
+        if not self._bit(self._held, frame):
+            reason, detail = self._absent(frame)
+            raise PageError(detail, reason)
+        return self.pages.load(self._rank(frame))
+
     def read_upto(self, address: int, size: int) -> tuple[bytes, Fault | None]:
         parts: list[bytes] = []
         done = 0
         while done < size:
-            at = address + done
+            at, want = address + done, min(size - done, MAX_READ)
             frame, inside = divmod(at, self.page)
-            reason, detail = Reason.CORRUPT, ""
-            if not self._bit(self._held, frame):
-                reason, detail = self._absent(frame)
-            else:
+            fault = None
+            if inside + want <= self.page:
                 try:
-                    page = self._load(frame)
-                except FormatError as error:
-                    early = "end of the file" in str(error) or "ran out" in str(error)
-                    reason, detail = Reason.TRUNCATED if early else Reason.IO, str(error)
-                else:
-                    part = page[inside : inside + size - done]
-                    parts.append(part)
-                    done += len(part)
-                    continue
-            data = b"".join(parts)
-            return data, Fault(at, size, reason, partial=data, space=self.space, detail=detail)
-        return b"".join(parts), None
+                    parts.append(self._load(frame)[inside : inside + want])
+                except PageError as error:
+                    fault = Fault(at, want, error.reason, space=self.space, detail=str(error))
+            else:
+                if want > MANY * self.page:  # a buffer for what is there, not for what is asked
+                    want = max(min(want, self._run(frame, -(-want // self.page)) * self.page - inside), 1)
+                buffer = bytearray(want)
+                with memoryview(buffer) as view:
+                    fault = self.read_into(at, view)
+                parts.append(bytes(buffer) if fault is None else bytes(buffer[: fault.done]))
+            if fault is not None:
+                data = b"".join(parts)
+                return data, Fault(fault.address, size, fault.reason, partial=data, space=self.space,
+                                   detail=fault.detail)
+            done += len(parts[-1])
+        return parts[0] if len(parts) == 1 else b"".join(parts), None
+
+    def read_into(self, address: int, buffer: memoryview) -> Fault | None:
+        done, size = 0, len(buffer)
+        while done < size:
+            frame, inside = divmod(address + done, self.page)
+            try:
+                if inside == 0 and size - done >= MANY * self.page:
+                    run = self._run(frame, (size - done) // self.page)
+                    if run >= MANY:
+                        filled, failed = self.pages.fill(self._rank(frame), buffer[done : done + run * self.page])
+                        done += filled * self.page
+                        if failed is not None:
+                            raise failed
+                        continue
+                piece = self._load(frame)[inside : inside + size - done]
+            except PageError as error:
+                return Fault(address + done, size, error.reason, done=done, space=self.space, detail=str(error))
+            buffer[done : done + len(piece)] = piece
+            done += len(piece)
+        return None
+
+    def read_many(self, addresses: Sequence[int], size: int) -> list[bytes | None]:
+        self._prefetch(addresses)
+        return super().read_many(addresses, size)
+
+    def gather(self, addresses: Addresses, size: int) -> Gathered:
+        self._prefetch([int(address) for address in addresses])
+        return super().gather(addresses, size)
+
+    def _prefetch(self, addresses: Sequence[int]) -> None:
+        if len(addresses) >= MANY:
+            frames = {address // self.page for address in addresses}
+            self.pages.prefetch(self._rank(frame) for frame in frames if self._bit(self._held, frame))
 
     def window(self, address: int) -> Window | None:
         frame = address // self.page
-        if not self._bit(self._held, frame):
-            return None
         try:
             data = self._load(frame)
-        except FormatError:
+        except PageError:
             return None
         return Window(frame * self.page, (frame + 1) * self.page, memoryview(data))
 
@@ -238,34 +245,8 @@ class Kdump(Memory):
             raise FormatError(changed)
 
     def close(self) -> None:
-        self._pages.clear()
+        self.pages.close()
         self.source.close()
-
-
-def decoder_of(codec: int) -> Decoder:
-    """Return the function (compressed, size) -> page of a codec; its library is imported now.
-
-    :raises FormatError: no library here reads it
-    """
-    if codec == ZLIB:
-        import zlib
-
-        return lambda data, size: zlib.decompress(data, bufsize=size)
-    try:
-        if codec == LZO:
-            from lzallright import LZOCompressor
-
-            lzo = LZOCompressor()
-            return lambda data, size: bytes(lzo.decompress(data, size))
-        import cramjam
-    except ImportError as error:
-        name = "lzallright" if codec == LZO else "cramjam"
-        raise FormatError(f"{CODECS[codec]} pages need the Python package {name}: pip install {name}") from error
-    if codec == SNAPPY:
-        return lambda data, size: bytes(cramjam.snappy.decompress_raw(data))
-    if codec == ZSTD:
-        return lambda data, size: bytes(cramjam.zstd.decompress(data))
-    raise FormatError(f"pages are compressed in an unknown way (flags 0x{codec:x})")
 
 
 def open_kdump(path: str, mode: str = "r") -> Kdump:
