@@ -125,6 +125,4 @@ def walk(session: Session, address: int | None, name: WalkerName, variable: Vari
       modules::walk list
     """
     for item in session.walk(name, address):
-        if variable is not None:
-            session.variables[variable] = item.value
-        yield item
+        yield item if variable is None else item._replace(bindings=session.bind_also(variable, item.value))

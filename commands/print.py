@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 from kshell.api import (
     Abort,
     Argument,
+    Batch,
     Call,
     CType,
     Fault,
     Flag,
     Item,
     KshellError,
+    Many,
     MemberName,
     Number,
     Option,
@@ -24,12 +26,15 @@ from kshell.api import (
     Session,
     StructType,
     Text,
+    TypeLike,
     TypeName,
     UsageError,
     Value,
+    Values,
     VariableName,
     Warn,
     Word,
+    batches,
     dcmd,
     format_layout,
     format_value,
@@ -43,6 +48,9 @@ from kshell.api import (
     to_json,
     type_and_members,
 )
+
+if TYPE_CHECKING:
+    from kshell.api import Memory, PieceRow
 from kshell.linux.lists import chain, visited_before
 
 #: the first page is never mapped, so that NULL->member is caught
@@ -52,7 +60,7 @@ WORDS = Word("type [member]", "a C type and members of it: struct task_struct pi
 
 @dcmd("print", group="Types")
 def print_(
-    session: Session, address: int | None, call: Call,
+    session: Session, address: int | None, call: Call, values: Values | None,
     addresses: Annotated[bool, Flag("-a", "the address before each member; in a pipe addresses of members")],
     all_text: Annotated[bool, Flag("-C", "no limit to strings")],
     decimal: Annotated[bool, Flag("-d", "integers in decimal")],
@@ -89,9 +97,91 @@ def print_(
         hexadecimal=hexadecimal,
         string_limit=None if all_text else session.options.array_str_limit if text_limit is None else text_limit,
         limit=None if all_elements else session.options.array_mem_limit if limit is None else limit)
+    shown = _Wanted(options, physical, immediate, words)
+    if values is not None:
+        yield from _print_many(session, values, call, shown)
+    else:
+        yield from _print_one(session, address, call, call.type, shown)
+
+
+class _Wanted(NamedTuple):
+    """What the words after ``::print`` ask for."""
+
+    options: PrintOptions
+    physical: bool
+    immediate: bool
+    words: list[Argument]
+
+
+def _print_many(session: Session, values: Values, call: Call, wanted: _Wanted) -> Iterator[Output]:
+    """Print the objects that a pipe brings, many at once where all are of one type."""
+    options = wanted.options
+    known: dict[TypeLike | None, Many | None] = {}
+    for batch in batches(session, values):
+        if batch.type not in known:
+            known[batch.type] = many = _many(session, batch, wanted)
+            if many is not None and many.selection is not None:
+                yield from map(Warn, many.selection.warnings)
+        many = known[batch.type]
+        if many is None or isinstance(batch.space, KshellError):
+            for item in batch.items:
+                session.bind(item.bindings)
+                try:
+                    yield from _print_one(session, item.value, call, item.type, wanted)
+                except Abort:
+                    raise
+                except KshellError as error:
+                    yield Warn(error)
+            continue
+        for first in range(0, len(batch.items), many.block):
+            items = batch.items[first : first + many.block]
+            rows = many.rows([item.value for item in items], batch.space)
+            for item, row in zip(items, rows, strict=True):
+                try:
+                    if call.pipe_out:
+                        for number in many.numbers(item.value, batch.space, row, options.addresses):
+                            yield Item(number, None, item.bindings)
+                    else:
+                        yield _record(many, item.value, batch.space, row, options)
+                except Fault as fault:
+                    yield Warn(_explained(fault))
+        session.dot, session.increment = (batch.items[-1].value + sizeof(many.type)) & (1 << 64) - 1, 0
+
+
+def _record(many: Many, address: int, space: Memory, row: PieceRow, options: PrintOptions) -> Record:
+    def data() -> dict[str, object]:
+        value = many.value(address, space, row)
+        if many.selection is not None:
+            return many.selection.json(value, options.depth, options.limit)
+        return _object(value, options.depth, options.limit)
+
+    return Record(many.lines(address, space, row), data, address, many.type)
+
+
+def _many(session: Session, batch: Batch, wanted: _Wanted) -> Many | None:
+    """Return what prints objects of the type of *batch*; None when each has to be looked at on its own."""
+    if wanted.physical or wanted.immediate:
+        return None
+    try:
+        found = piped_type(wanted.words, session.target, batch.items[0].value, batch.type)
+        if found.symbol is not None:
+            return None
+        selection = Selection(found.type, found.members, session.radix) if found.members else None
+    except KshellError:
+        return None  # the first one says why
+    return Many(session.target, found.type, selection, wanted.options)
+
+
+def _print_one(
+    session: Session, address: int | None, call: Call, piped: TypeLike | None, wanted: _Wanted,
+) -> Iterator[Output]:
+    options, physical, immediate, words = wanted
     target = session.target
-    kind, members = _type(session, address, call, words, immediate)
-    selection = Selection(kind, members, session.radix) if members else None
+    kind, members = _type(session, address, piped, words, immediate)
+    try:
+        selection = Selection(kind, members, session.radix) if members else None
+    except KshellError as error:  # the others of a pipe do not have the member either
+        raise Abort(str(error), hint=error.hint) from error
     for warning in selection.warnings if selection else ():
         yield Warn(warning)
     if address is None:
@@ -103,13 +193,15 @@ def print_(
     else:
         value = target.value(kind, address, session.physical if physical else session.space(address))
     if call.pipe_out:
-        for number in selection.pipe(value, addresses) if selection else (pipe_value(value, addresses),):
+        whole = options.addresses
+        for number in selection.pipe(value, whole) if selection else (pipe_value(value, whole),):
             yield Item(number)
     elif selection:
-        yield from _shown(selection.lines(value, options), lambda: selection.json(value, depth, options.limit),
+        yield from _shown(selection.lines(value, options), lambda: selection.json(value, options.depth, options.limit),
                           address, kind)
     else:
-        yield from _shown(format_value(value, options), lambda: _object(value, depth, options.limit), address, kind)
+        yield from _shown(format_value(value, options), lambda: _object(value, options.depth, options.limit),
+                          address, kind)
     if not immediate:
         session.dot, session.increment = (address + sizeof(kind)) & (1 << 64) - 1, 0
 
@@ -128,9 +220,14 @@ def _shown(
 
     yield Record(guarded(), json, address, kind)
     if failed:
-        if isinstance(failed[0], Fault) and failed[0].address < NULL_PAGE and failed[0].hint is None:
-            failed[0].hint = "a small number: NULL and the offset of a member?"
-        raise failed[0]
+        raise _explained(failed[0])
+
+
+def _explained(error: KshellError) -> KshellError:
+    """Return *error* with a hint, when NULL was followed."""
+    if isinstance(error, Fault) and error.address < NULL_PAGE and error.hint is None:
+        error.hint = "a small number: NULL and the offset of a member?"
+    return error
 
 
 def _object(value: Value, depth: int | None, limit: int | None) -> dict[str, object]:
@@ -141,11 +238,11 @@ def _object(value: Value, depth: int | None, limit: int | None) -> dict[str, obj
 
 
 def _type(
-    session: Session, address: int | None, call: Call, words: list[Argument], immediate: bool,
+    session: Session, address: int | None, piped: TypeLike | None, words: list[Argument], immediate: bool,
 ) -> tuple[CType, list[Argument]]:
     """Return the type and the members that *words*, the pipe or the symbol at the address name."""
     try:
-        found = piped_type(words, session.target, address, call.type, immediate=immediate)
+        found = piped_type(words, session.target, address, piped, immediate=immediate)
     except KshellError as error:
         if isinstance(error, UsageError):
             raise
@@ -243,9 +340,7 @@ _LISTS = {
 
 def _elements(session: Session, nodes: list[int], kind: str | None, variable: str | None) -> Iterator[Output]:
     for node in nodes:
-        if variable is not None:
-            session.variables[variable] = node
-        yield Item(node, kind)
+        yield Item(node, kind, None if variable is None else session.bind_also(variable, node))
 
 
 @dcmd("array", group="Types")

@@ -45,6 +45,7 @@ from kshell.arguments import (
     WalkerName,
     Word,
 )
+from kshell.batches import Batch, batches
 from kshell.binding import parse_number
 from kshell.errors import (
     Fault,
@@ -88,9 +89,11 @@ if TYPE_CHECKING:
     from kshell.lang.numbers import show_base
     from kshell.loader import load as load_module
     from kshell.memory.model import Memory
+    from kshell.output import TypeLike
     from kshell.partial import read_prefix
     from kshell.printer import (
         EnumTable,
+        Many,
         Printf,
         PrintOptions,
         Selection,
@@ -103,6 +106,7 @@ if TYPE_CHECKING:
         sizeof_text,
         to_json,
     )
+    from kshell.printer.many import Row as PieceRow
     from kshell.render import dump_json
     from kshell.types.model import CType, EnumType, StructType, Symbol, near_names
     from kshell.value import Value, Vector, offsetof, sizeof
@@ -111,15 +115,16 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ADDRESS", "API_VERSION", "COUNT", "DECIMAL", "FORMATS", "HEX", "OCTAL", "TEXT", "Abort", "Address", "Argument",
-    "Block", "CType", "Call", "Column", "Context", "Dcmd", "DcmdName", "Decimal", "DumpOptions", "EnumTable",
-    "EnumType", "Expr", "Fault", "FileName", "Flag", "Instruction", "Item", "KshellError", "MemberError", "MemberName",
-    "Memory", "ModuleName", "Next", "NoProcessError", "NoUserSpaceError", "NotFoundError", "Note", "Number", "Option",
-    "Output", "Pid", "PrintOptions", "Printf", "Reason", "Record", "Row", "Selection", "Session", "StructType",
-    "Symbol", "SymbolName", "SymbolNotFoundError", "Table", "Text", "TypeName", "TypeNotFoundError", "UsageError",
-    "Value", "Values", "VariableName", "Vector", "Walker", "WalkerName", "Warn", "Word", "address_text", "dcmd",
-    "disassembler", "dump", "dump_json", "escape", "escape_bytes", "format_layout", "format_value", "load_module",
-    "near_names", "offsetof", "offsetof_text", "offsetof_value", "parse_number", "pipe_value", "piped_type",
-    "read_prefix", "show_base", "sizeof", "sizeof_text", "take_type", "to_json", "type_and_members", "walker",
+    "Batch", "Block", "CType", "Call", "Column", "Context", "Dcmd", "DcmdName", "Decimal", "DumpOptions", "EnumTable",
+    "EnumType", "Expr", "Fault", "FileName", "Flag", "Instruction", "Item", "KshellError", "Many", "MemberError",
+    "MemberName", "Memory", "ModuleName", "Next", "NoProcessError", "NoUserSpaceError", "NotFoundError", "Note",
+    "Number", "Option", "Output", "Pid", "PieceRow", "PrintOptions", "Printf", "Reason", "Record", "Row", "Selection",
+    "Session", "StructType", "Symbol", "SymbolName", "SymbolNotFoundError", "Table", "Text", "TypeLike", "TypeName",
+    "TypeNotFoundError", "UsageError", "Value", "Values", "VariableName", "Vector", "Walker", "WalkerName", "Warn",
+    "Word", "address_text", "batches", "dcmd", "disassembler", "dump", "dump_json", "escape", "escape_bytes",
+    "format_layout", "format_value", "load_module", "near_names", "offsetof", "offsetof_text", "offsetof_value",
+    "parse_number", "pipe_value", "piped_type", "read_prefix", "show_base", "sizeof", "sizeof_text", "take_type",
+    "to_json", "type_and_members", "walker",
 ]
 
 #: what is imported when it is first used: name -> module, or module:name
@@ -130,12 +135,15 @@ _LATE = {
     "EnumType": "kshell.types.model",
     "FORMATS": "kshell.lang.formats",
     "Instruction": "kshell.arch.disassembler",
+    "Many": "kshell.printer",
     "Memory": "kshell.memory.model",
+    "PieceRow": "kshell.printer.many:Row",
     "PrintOptions": "kshell.printer",
     "Printf": "kshell.printer",
     "Selection": "kshell.printer",
     "StructType": "kshell.types.model",
     "Symbol": "kshell.types.model",
+    "TypeLike": "kshell.output",
     "Value": "kshell.value",
     "Vector": "kshell.value",
     "address_text": "kshell.printer",

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     #: a C type, by name or looked up
     TypeLike = str | CType
+else:
+    TypeLike = Any
 
 ColumnKind = Literal["text", "decimal", "hex", "address", "count", "octal"]
 
@@ -88,10 +90,12 @@ class Item(NamedTuple):
     """A pipe value. As the last stage it is printed in the current radix, one a line.
 
     :ivar type: the C type of the object at ``value``, when it is an address and the type is known
+    :ivar bindings: walk variables (``::walk proc p``) with what they were when this value, or what it was made of, came
     """
 
     value: int
     type: TypeLike | None = None
+    bindings: Mapping[str, int] | None = None
 
 
 class Block(NamedTuple):

@@ -195,6 +195,7 @@ def run(
     if prepared.shell is not None:
         from kshell.shellpipe import feed_shell
     final = len(prepared.stages) - 1
+    bindings = session.bindings
     try:
         for position, stage in enumerate(prepared.stages):
             outputs: Iterator[Output]
@@ -215,30 +216,41 @@ def run(
                     outputs = feed_shell(session, prepared.shell, outputs)
                 yield from outputs
             elif isinstance(prepared.stages[position + 1], ast.ShellStage):
-                shell_source = framed(session, outputs)
+                shell_source = Frame(session, outputs)
             else:
-                source = to_items(session, framed(session, outputs))
+                source = to_items(session, Frame(session, outputs))
     except Stopped:
         pass
+    finally:
+        session.bindings = bindings
     status = next((found for found in reversed(statuses) if found is not None), Status.OK)
     session.status = status
     return status
 
 
-def framed(session: Session, outputs: Iterator[Output]) -> Iterator[Output]:
-    """Yield *outputs*, letting their maker have a dot and an increment of its own; its shell commands are captured."""
-    own = session.dot, session.increment
-    while True:
-        outer = session.dot, session.increment, session.direct_output
-        session.dot, session.increment, session.direct_output = *own, False
+class Frame:
+    """The outputs of a stage, whose maker has a dot and an increment of its own; its shell commands are captured.
+
+    :ivar bindings: the walk variables that held when the latest output was made
+    """
+
+    def __init__(self, session: Session, outputs: Iterator[Output]) -> None:
+        self._session, self._outputs = session, outputs
+        self._own = session.dot, session.increment
+        self.bindings = session.bindings
+
+    def __iter__(self) -> Iterator[Output]:
+        return self
+
+    def __next__(self) -> Output:
+        session = self._session
+        outer = session.dot, session.increment, session.direct_output, session.bindings
+        session.dot, session.increment, session.direct_output, session.bindings = *self._own, False, self.bindings
         try:
-            item = next(outputs)
-        except StopIteration:
-            return
+            return next(self._outputs)
         finally:
-            own = session.dot, session.increment
-            session.dot, session.increment, session.direct_output = outer
-        yield item
+            self._own, self.bindings = (session.dot, session.increment), session.bindings
+            session.dot, session.increment, session.direct_output, session.bindings = outer
 
 
 def walk(session: Session, walker: Walker, address: int | None) -> Iterator[Item]:

@@ -5,7 +5,7 @@ Reference: mdb-language.md 5 (dot, variables, radix). Nothing is global: two ses
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple, TextIO
 
 from kshell.errors import Fault, KshellError, NoProcessError, NotFoundError, Reason, SymbolNotFoundError, repr_name
@@ -84,6 +84,8 @@ class Session:
         self.status: Status | None = None
         self.failed = False
         self.last: Prepared | None = None
+        #: walk variables of the pipe value that is being worked on, None outside of pipes with such variables
+        self.bindings: Mapping[str, int] | None = None
         self.done = False
         self.interactive = False
         self.why_no_target = ""
@@ -235,6 +237,17 @@ class Session:
         if value is None:
             raise KeyError(name)
         return value
+
+    def bind(self, bindings: Mapping[str, int] | None) -> None:
+        """Give the walk variables the values that belong to the pipe value to come."""
+        self.bindings = bindings
+        for name, value in (bindings or {}).items():
+            self.variables[name] = value
+
+    def bind_also(self, name: str, value: int) -> Mapping[str, int]:
+        """Set the walk variable *name* for what comes out of this stage from now on; return all that hold."""
+        self.bind({**(self.bindings or {}), name: value})
+        return self.bindings or {}
 
     def read(self, address: int, size: int, space: str = "virtual") -> bytes:
         """Return *size* bytes at *address* of the memory called *space* (see :meth:`memory`).

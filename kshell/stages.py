@@ -18,6 +18,7 @@ from kshell.pipeline import DcmdStage, Status, Stopped, VerbStage
 from kshell.registry import Dcmd
 
 if TYPE_CHECKING:
+    from kshell.pipeline import Frame
     from kshell.session import Session
 
 _MASK = (1 << 64) - 1
@@ -52,6 +53,8 @@ def run_stage(
         for item in source:
             session.dot = item.value
             call.type = item.type
+            if item.bindings is not session.bindings:
+                session.bind(item.bindings)
             yield from _once(session, stage, call, item.value, None, statuses, position)
             call.first = False
         return
@@ -203,11 +206,17 @@ def assign(session: Session, node: ast.Assign) -> None:
     session.variables[names[0]] = value
 
 
-def to_items(session: Session, outputs: Iterator[Output]) -> Iterator[Item]:
+def to_items(session: Session, outputs: Frame) -> Iterator[Item]:
     """Yield the values that *outputs* pass to the next stage. Lines of text are obeyed: each must be an expression.
 
     :raises Stopped: a line is not an expression (reported)
     """
+    for item in _values(session, outputs):
+        bindings = outputs.bindings
+        yield item if bindings is None or item.bindings is not None else item._replace(bindings=bindings)
+
+
+def _values(session: Session, outputs: Iterable[Output]) -> Iterator[Item]:
     yields: Any = None
     text = ""
     for item in outputs:

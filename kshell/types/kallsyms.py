@@ -66,6 +66,7 @@ class Kallsyms:
     ) -> None:
         self.names, self.letters, self.values = names, letters, values
         self.encoding, self.base, self.place, self.module = encoding, base, place, module
+        self._covered: tuple[int, int] | None = None
 
     def address(self, number: int) -> int:
         """Return the address of symbol *number* in this boot."""
@@ -89,7 +90,19 @@ class Kallsyms:
     def find(self, name: str) -> list[Symbol]:
         return [self.symbol(number) for number in self.names.find(name)]
 
+    def covered(self) -> tuple[int, int]:
+        """Return where the first symbol that lies in memory begins, and an address behind all symbols."""
+        if self._covered is None:
+            numbers = range(len(self.values))
+            first = bisect_left(numbers, LOW, key=self.address)
+            start = self.address(first) if first < len(numbers) else TOP
+            self._covered = start, self.address(numbers[-1]) + MAX_SYMBOL_SIZE if numbers else 0
+        return self._covered
+
     def at(self, address: int) -> Symbol | None:
+        start, end = self.covered()
+        if not start <= address < end:
+            return None
         numbers = range(len(self.values))
         position = bisect_right(numbers, address, key=self.address) - 1
         if position < 0 or address < LOW:

@@ -110,7 +110,7 @@ class Vector:
         for first in range(0, len(self.addresses), BLOCK):
             starts = [int(address) for address in self.addresses[first : first + BLOCK]]
             ends: dict[tuple[int, ...], tuple[list[int], Memory]] = {(): (starts, self.space)}
-            for group in _groups(routes, SMALL_GAP):
+            for group in groups(routes, SMALL_GAP):
                 rows, low, size = self._held(group, first), group.low, group.size
                 if rows is not None and self.held is not None:
                     low, size = self.held.low, self.held.size
@@ -127,7 +127,7 @@ class Vector:
                     columns[number] += column
         return columns
 
-    def _held(self, group: _Group, first: int) -> Sequence[bytes | None] | None:
+    def _held(self, group: Group, first: int) -> Sequence[bytes | None] | None:
         """Return the rows of a block that are held already and hold *group*; None when they do not."""
         held = self.held
         if held is None or group.hops or group.low < held.low or group.low + group.size > held.low + held.size:
@@ -179,7 +179,7 @@ class Vector:
         start = np.asarray(self.addresses, np.uint64)
         ends[()] = start, np.ones(len(start), np.bool_), self.space
         result: dict[int, tuple[Any, Bools]] = {}
-        for hops, low, size, numbers in _groups(routes, GAP):
+        for hops, low, size, numbers in groups(routes, GAP):
             for depth in range(1, len(hops) + 1):
                 if hops[:depth] not in ends:
                     ends[hops[:depth]] = self._follow(*ends[hops[: depth - 1]], hops[depth - 1])
@@ -249,7 +249,7 @@ class Vector:
         return Vector(self.target, type, addresses, space)
 
 
-class _Group(NamedTuple):
+class Group(NamedTuple):
     """Routes whose members are read at once: *size* bytes at *low* behind *hops*; ``numbers`` are their places."""
 
     hops: tuple[int, ...]
@@ -258,16 +258,16 @@ class _Group(NamedTuple):
     numbers: list[int]
 
 
-def _groups(routes: list[Route], gap: int) -> list[_Group]:
+def groups(routes: list[Route], gap: int) -> list[Group]:
     """Put routes over the same pointers together whose members are at most *gap* bytes apart."""
-    groups: list[_Group] = []
+    groups: list[Group] = []
     for number, found in sorted(enumerate(routes), key=lambda item: (item[1].hops, item[1].offset)):
         last = groups[-1] if groups else None
         if last is not None and last.hops == found.hops and found.offset <= last.low + last.size + gap:
             size = max(last.size, found.offset + found.size - last.low)
             groups[-1] = last._replace(size=size, numbers=[*last.numbers, number])
         else:
-            groups.append(_Group(found.hops, found.offset, found.size, [number]))
+            groups.append(Group(found.hops, found.offset, found.size, [number]))
     return groups
 
 
