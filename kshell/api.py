@@ -85,6 +85,7 @@ if TYPE_CHECKING:
     from kshell.escape import escape, escape_bytes
     from kshell.hexdump import DumpOptions, dump
     from kshell.instructions import disassembler
+    from kshell.lang.conditions import parse_condition
     from kshell.lang.formats import FORMATS
     from kshell.lang.numbers import show_base
     from kshell.loader import load as load_module
@@ -112,24 +113,26 @@ if TYPE_CHECKING:
     from kshell.value import Value, Vector, offsetof, sizeof
     from kshell.value.args import piped_type, type_and_members
     from kshell.value.args import type_words as take_type
+    from kshell.value.conditions import Condition
 
 __all__ = [
     "ADDRESS", "API_VERSION", "COUNT", "DECIMAL", "FORMATS", "HEX", "OCTAL", "TEXT", "Abort", "Address", "Argument",
-    "Batch", "Block", "CType", "Call", "Column", "Context", "Dcmd", "DcmdName", "Decimal", "DumpOptions", "EnumTable",
-    "EnumType", "Expr", "Fault", "FileName", "Flag", "Instruction", "Item", "KshellError", "Many", "MemberError",
-    "MemberName", "Memory", "ModuleName", "Next", "NoProcessError", "NoUserSpaceError", "NotFoundError", "Note",
-    "Number", "Option", "Output", "Pid", "PieceRow", "PrintOptions", "Printf", "Reason", "Record", "Row", "Selection",
-    "Session", "StructType", "Symbol", "SymbolName", "SymbolNotFoundError", "Table", "Text", "TypeLike", "TypeName",
-    "TypeNotFoundError", "UsageError", "Value", "Values", "VariableName", "Vector", "Walker", "WalkerName", "Warn",
-    "Word", "address_text", "batches", "dcmd", "disassembler", "dump", "dump_json", "escape", "escape_bytes",
+    "Batch", "Block", "CType", "Call", "Column", "Condition", "Context", "Dcmd", "DcmdName", "Decimal", "DumpOptions",
+    "EnumTable", "EnumType", "Expr", "Fault", "FileName", "Flag", "Instruction", "Item", "KshellError", "Many",
+    "MemberError", "MemberName", "Memory", "ModuleName", "Next", "NoProcessError", "NoUserSpaceError", "NotFoundError",
+    "Note", "Number", "Option", "Output", "Pid", "PieceRow", "PrintOptions", "Printf", "Reason", "Record", "Row",
+    "Selection", "Session", "StructType", "Symbol", "SymbolName", "SymbolNotFoundError", "Table", "Text", "TypeLike",
+    "TypeName", "TypeNotFoundError", "UsageError", "Value", "Values", "VariableName", "Vector", "Walker", "WalkerName",
+    "Warn", "Word", "address_text", "batches", "dcmd", "disassembler", "dump", "dump_json", "escape", "escape_bytes",
     "format_layout", "format_value", "load_module", "near_names", "offsetof", "offsetof_text", "offsetof_value",
-    "parse_number", "pipe_value", "piped_type", "read_prefix", "show_base", "sizeof", "sizeof_text", "take_type",
-    "to_json", "type_and_members", "walker",
+    "parse_condition", "parse_number", "pipe_value", "piped_type", "read_prefix", "show_base", "sizeof", "sizeof_text",
+    "take_type", "to_json", "type_and_members", "walker",
 ]
 
 #: what is imported when it is first used: name -> module, or module:name
 _LATE = {
     "CType": "kshell.types.model",
+    "Condition": "kshell.value.conditions",
     "DumpOptions": "kshell.hexdump",
     "EnumTable": "kshell.printer",
     "EnumType": "kshell.types.model",
@@ -156,6 +159,7 @@ _LATE = {
     "format_value": "kshell.printer",
     "load_module": "kshell.loader:load",
     "near_names": "kshell.types.model",
+    "parse_condition": "kshell.lang.conditions",
     "offsetof": "kshell.value",
     "offsetof_text": "kshell.printer",
     "offsetof_value": "kshell.printer",

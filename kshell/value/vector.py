@@ -100,9 +100,11 @@ class Vector:
         routes = [route(self.type, path) for path in paths]
         for path, found in zip(paths, routes, strict=True):
             _check(path, found)
-        if self._is_small():
-            return self._small(routes)
-        return self._large(routes)
+        return self.cells(routes)
+
+    def cells(self, routes: list[Route]) -> list[Column]:
+        """As :meth:`columns`, for numbers and strings that are found already."""
+        return self._small(routes) if self._is_small() else self._large(routes)
 
     def _small(self, routes: list[Route]) -> list[Column]:
         order = self.target.arch.byteorder
