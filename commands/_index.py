@@ -7,7 +7,9 @@ name -> (module, summary, address: required, optional or refused, whether the na
 
 DCMDS: dict[str, tuple[str, str, str, bool]] = {
     "$%": ("settings", "Leave kshell", "refused", True),
-    "$>": ("settings", "Append what is typed and printed to a file; without a file say whether a log is active", "refused", True),
+    "$<": ("scripts", "Obey a file of commands; in such a file, it takes the place of the file", "optional", False),
+    "$<<": ("scripts", "Obey a file of commands, then go on with what follows", "optional", False),
+    "$>": ("scripts", "Append what is typed and printed to a file; without a file stop", "refused", False),
     "$Q": ("settings", "Leave kshell", "refused", True),
     "$m": ("translation", "List the mappings of the process context, or the regions of the kernel's address space", "optional", True),
     "$p": ("context", "Choose the process context by the address of a task_struct; 0 for the kernel alone", "required", True),
@@ -15,6 +17,7 @@ DCMDS: dict[str, tuple[str, str, str, bool]] = {
     "$r": ("status", "Show the registers of a CPU as the dump has them", "refused", True),
     "args": ("processes", "Show the arguments of a process, one a row", "optional", False),
     "array": ("print", "Walk the elements of an array", "required", False),
+    "cat": ("scripts", "Print files as they are; in a pipe each line must be an expression", "refused", False),
     "context": ("context", "Choose the process context by the address of a task_struct; 0 for the kernel alone", "required", False),
     "count": ("pipes", "Count the values of a pipe, in decimal", "refused", False),
     "dcmds": ("help", "List the dcmds with what they do", "refused", False),

@@ -114,7 +114,7 @@ def formats(session: Session) -> Iterator[Output]:
         yield Row(None, (letter, found.description, found.size_text))
 
 
-@dcmd("log", aliases=("$>",), group="Session")
+@dcmd("log", group="Session")
 def log(
     session: Session, off: Annotated[bool, Flag("-d", "stop logging")], on: Annotated[bool, Flag("-e", "as without")],
     file: FileName | None,

@@ -20,6 +20,7 @@ Examples:
   kshell -e '::ps' vmcore               one question
   kshell --cow -e 'jiffies/W 0' vmcore  a write to a private copy
   echo '2+3=X' | kshell -n              a calculator
+  kshell -f script vmcore -- 0t10       a file of commands with an argument, its variable 1
 
 Process ids are decimal, because they are printed in decimal; other bare numbers are hexadecimal (0t10 is ten).
 """
@@ -39,18 +40,30 @@ Process ids are decimal, because they are printed in decimal; other bare numbers
 @click.option("-q", "quiet", is_flag=True, help="No banner and no notes.")
 @click.option("--stop-on-error", is_flag=True, help="Leave at the first command that fails, with status 1.")
 @click.option("--no-plugins", is_flag=True, help="Load no plugins but those that come with kshell.")
+@click.option("-S", "--no-startup", is_flag=True, help="Do not obey the startup file.")
 @click.version_option(kshell.__version__, "-V", "--version", message="kshell %(version)s")
 @click.argument("target", required=False)
 @click.argument("vmlinux", required=False)
+@click.pass_obj
 def cli(
-    commands: tuple[str, ...], script: str | None, write: bool, cow: bool, no_target: bool, json: bool, quiet: bool,
-    stop_on_error: bool, no_plugins: bool, target: str | None, vmlinux: str | None,
+    behind: list[str] | None, commands: tuple[str, ...], script: str | None, write: bool, cow: bool, no_target: bool,
+    json: bool, quiet: bool, stop_on_error: bool, no_plugins: bool, no_startup: bool, target: str | None,
+    vmlinux: str | None,
 ) -> int:
     """mdb for Linux: read and write kernel and user memory.
 
     TARGET is a crash dump; without one it is the running system. VMLINUX adds the names of a vmlinux or System.map of
-    the same kernel. Commands come from the terminal, from standard input, from -e or from -f.
+    the same kernel. Commands come from the terminal, from standard input, from -e or from -f. What follows -- are the
+    arguments of the script of -f.
     """
+    arguments: tuple[str, ...] = ()
+    if script is not None:
+        arguments = tuple(behind or ())
+    elif behind:
+        given = [word for word in (target, vmlinux) if word is not None] + behind
+        if len(given) > 2:
+            raise click.UsageError(f"unexpected argument {given[2]!r}: only a script (-f) has arguments")
+        target, vmlinux = (*given, None)[:2]
     if commands and script is not None:
         raise click.UsageError("-e and -f are mutually exclusive")
     if write and cow:
@@ -63,14 +76,19 @@ def cli(
 
     return start(Request(
         commands=commands, script=script, mode="r+" if write else "c" if cow else "r", no_target=no_target, json=json,
-        quiet=quiet, stop_on_error=stop_on_error, plugins=not no_plugins, target=target, vmlinux=vmlinux))
+        quiet=quiet, stop_on_error=stop_on_error, plugins=not no_plugins, target=target, vmlinux=vmlinux,
+        arguments=arguments, startup=not no_startup))
 
 
 def main() -> None:
     """Run the command and exit with its status."""
     _open_streams()
     try:
-        status = cli.main(standalone_mode=False) or 0
+        words, dashes, behind = sys.argv[1:], "--", []
+        if dashes in words:
+            at = words.index(dashes)
+            words, behind = words[:at], words[at + 1:]
+        status = cli.main(words, obj=behind, standalone_mode=False) or 0
     except click.exceptions.Exit as leave:
         status = leave.exit_code
     except click.ClickException as error:

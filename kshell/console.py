@@ -11,11 +11,15 @@ from typing import TYPE_CHECKING, Protocol
 
 from kshell.errors import EvaluateError, KshellError, ParseError
 from kshell.escape import escape
-from kshell.output import Flush, Note, Output, Warn
+from kshell.output import Done, Flush, Note, Output, Warn
 from kshell.render import JsonRenderer, Renderer, TextRenderer, dump_json, error_record
 
 if TYPE_CHECKING:
     from kshell.session import Session
+
+
+_LONGEST = 2000  # characters of a message
+_SHOWN = 120  # characters of a line that an error points into
 
 
 class Stream(Protocol):
@@ -41,7 +45,6 @@ class Console:
         self.session, self.out, self.err = session, out, err
         self.json, self.quiet = json, quiet
         self.renderer: Renderer = JsonRenderer() if json else TextRenderer(lambda: session.radix, terminal=terminal)
-        self.place = ""
         #: the width of the prompt behind which the line stands on the terminal, None when it does not
         self.shown: int | None = None
         self._said: dict[str, int] = {}
@@ -51,9 +54,11 @@ class Console:
         """Write *outputs* as they come; the line is ended and everything flushed at the end, come what may."""
         try:
             for item in outputs:
-                if type(item) is Flush:
+                if type(item) is Flush or type(item) is Done:
                     self._write(self.renderer.finish())
                     self.out.flush()
+                    if type(item) is Done:
+                        self.end_command()
                     continue
                 self._write(self.renderer.render(item))
         finally:
@@ -78,36 +83,55 @@ class Console:
         self.error(item.problem, where)
 
     def error(self, problem: KshellError | str, where: str = "") -> None:
-        """Write an error: ``kshell: ::dcmd: text``, and the next step on a line of its own."""
+        """Write an error: ``kshell: ::dcmd: text``, and the next step on a line of its own.
+
+        A syntax error shows the line that has it, with a caret; in a script its file and line stand in front.
+        """
         text = str(problem)
         key = f"{where}: {text}" if where else text
-        self._said[key] = self._said.get(key, 0) + 1
-        if self._said[key] > 1:
+        if len(key) > _LONGEST:
+            key = key[:_LONGEST] + " ..."
+        place = self.session.place
+        self._said[place + key] = self._said.get(place + key, 0) + 1
+        if self._said[place + key] > 1:
             return
         if self.json:
-            self._say(dump_json(error_record(problem, where)))
+            self._say(dump_json(error_record(problem, where, place)))
             return
-        lines = [self.place + "kshell: " + escape(key, "\n\t")]
+        if isinstance(problem, ParseError):
+            self._point(problem.text, problem.start, problem.end)
+        lines = [place + "kshell: " + escape(key, "\n\t")]
         if isinstance(problem, KshellError) and problem.hint:
             lines += ["        " + line for line in escape(problem.hint, "\n\t").split("\n")]
         self._say("\n".join(lines) + "\n")
 
     def parse_error(self, error: KshellError, text: str) -> None:
         """Write an error that has a place in *text*, with a caret under it; the line is said again if need be."""
-        start, end = getattr(error, "start", 0), getattr(error, "end", 0)
-        if isinstance(error, ParseError):
-            text = error.text
-        if self.json or not isinstance(error, ParseError | EvaluateError) or end <= start:
-            self.error(error)
+        if isinstance(error, EvaluateError):
+            error = ParseError(str(error), text, error.start, error.end, hint=error.hint)
+        self.error(error)
+
+    def _point(self, text: str, start: int, end: int) -> None:
+        """Show the line of ``text[start:end]``, or of a long one the part around it, with a caret under the place."""
+        if end <= start:
             return
         head = text.rfind("\n", 0, start) + 1
-        line = text[head:].partition("\n")[0]
-        width = max(1, min(end - head, len(line)) - (start - head))
-        if self.shown is not None and text == line:
-            self._say(" " * (self.shown + start) + "^" * width + "\n")
-        else:
-            self._say(f"  {escape(line, chr(9))}\n  {' ' * (start - head)}{'^' * width}\n")
-        self.error(error)
+        tail = text.find("\n", start)
+        tail = len(text) if tail < 0 else tail
+        if self.shown is not None and head == 0 and tail == len(text) and tail < _SHOWN:
+            self._say(" " * (self.shown + start) + "^" * max(1, min(end, tail) - start) + "\n")
+            return
+        before = after = ""
+        if tail - head > _SHOWN:
+            if start - head > _SHOWN // 2:
+                head, before = start - _SHOWN // 2, "..."
+            if tail - head > _SHOWN:
+                tail, after = head + _SHOWN, "..."
+        left = escape(text[head:start], chr(9))
+        line = before + left + escape(text[start:tail], chr(9)) + after
+        indent = "".join(char if char == "\t" else " " for char in before + left)
+        marks = max(1, len(escape(text[start : min(end, tail)], chr(9))))
+        self._say(f"  {line}\n  {indent}{'^' * marks}\n")
 
     def end_command(self) -> None:
         """Say how often errors came again, and forget them."""

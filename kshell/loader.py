@@ -34,14 +34,20 @@ class EntryPoint(NamedTuple):
     module: str
 
 
-def plugin_dir() -> Path | None:
-    """Return the folder of the user's plugins, existing or not; None when there is no home."""
+def config_dir() -> Path | None:
+    """Return kshell's folder of the user's configuration, existing or not; None when there is no home."""
     base = Path(os.environ.get("XDG_CONFIG_HOME", ""))
     try:
         base = base if base.is_absolute() else Path("~/.config").expanduser()
     except RuntimeError:
         return None
-    return base / "kshell" / "plugins"
+    return base / "kshell"
+
+
+def plugin_dir() -> Path | None:
+    """Return the folder of the user's plugins, existing or not; None when there is no home."""
+    folder = config_dir()
+    return None if folder is None else folder / "plugins"
 
 
 def load_plugins(registry: Registry, complain: Callable[[str], None]) -> None:
@@ -65,22 +71,22 @@ def _plugin_files(complain: Callable[[str], None]) -> Iterator[Path]:
     folder = plugin_dir()
     try:
         paths = sorted(folder.glob("*.py")) if folder is not None and folder.is_dir() else []
-        if paths and folder is not None and (why := _unsafe(folder)):
+        if paths and folder is not None and (why := unsafe(folder)):
             complain(f"plugins in {folder} skipped: the folder {why}")
             return
     except OSError as error:
         complain(f"plugins in {folder} skipped: {error.strerror}")
         return
     for path in paths:
-        why = _unsafe(path)
+        why = unsafe(path)
         if why:
             complain(f"plugin {path} skipped: it {why}")
         else:
             yield path
 
 
-def _unsafe(path: Path) -> str | None:
-    """Return why *path* may hold somebody else's code, or None."""
+def unsafe(path: Path) -> str | None:
+    """Return why *path* may hold what somebody else wrote, or None."""
     try:
         found = path.stat()
     except OSError as error:

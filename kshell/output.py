@@ -134,5 +134,9 @@ class Flush(NamedTuple):
     """Bring out what has been written so far, because somebody else is about to write to the terminal."""
 
 
+class Done(NamedTuple):
+    """A statement of a file of commands has ended: so do its line, its table and the count of its errors."""
+
+
 # What a dcmd may yield: a str is Text, an int is an Item.
-Output = Union[Row, Table, Text, Item, Block, Record, Note, Warn, Flush, str, int]  # noqa: UP007 - a run-time alias
+Output = Union[Row, Table, Text, Item, Block, Record, Note, Warn, Flush, Done, str, int]  # noqa: UP007

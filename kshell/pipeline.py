@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kshell.arguments import Argument, Call
-from kshell.errors import NotFoundError, UsageError
+from kshell.errors import EvaluateError, KshellError, NotFoundError, ParseError, UsageError
 from kshell.lang import ast
 from kshell.lang.parser import Parser
 from kshell.output import Item, Output
@@ -59,6 +60,30 @@ class Prepared(NamedTuple):
 
 class Stopped(Exception):
     """A stage failed with USAGE or ABORT, or its text was no expression: the pipeline stops. Already reported."""
+
+
+class TooDeep(KshellError):
+    """Strings and files of commands that obey one another without end: everything up to the prompt is left."""
+
+
+MAX_NESTED = 32  # strings and files of commands in one another; each costs Python's stack a dozen frames
+MAX_ROUNDS = (1 << 63) - 1
+
+
+@contextmanager
+def nested(session: Session) -> Iterator[None]:
+    """Count a string or a file of commands as one level.
+
+    :raises TooDeep: there are too many in one another
+    """
+    if session.nesting >= MAX_NESTED:
+        raise TooDeep(f"commands are nested more than {MAX_NESTED} deep",
+                      hint="::eval, ::map, ::grep, $< and !< that obey one another: does one call itself?")
+    session.nesting += 1
+    try:
+        yield
+    finally:
+        session.nesting -= 1
 
 
 # -- preparing --------------------------------------------------------------------------------------------------------
@@ -130,6 +155,9 @@ def run_statement(session: Session, statement: ast.Statement, *, string: bool) -
     if statement.pipeline is not None:
         prepared = prepare(session, statement.pipeline, statement.shell)
     count = None if statement.count is None else session.value(statement.count)
+    if statement.count is not None and count is not None and count > MAX_ROUNDS:
+        where = statement.count.start, statement.count.end
+        raise EvaluateError(f"a count of {count:#x} is too large, or negative", *where, hint="at most 2^63-1")
     address = None if statement.address is None else session.value(statement.address)
     if prepared is not None:
         status = yield from run(session, prepared, address, count)
@@ -170,9 +198,13 @@ def obey(session: Session, text: str) -> Generator[Output, None, Status]:
     :raises ParseError, EvaluateError: at the statement that has one; the statements before it have run
     """
     status = Status.OK
-    parser = Parser(text, check_dcmd(session))
-    while not session.done and (statement := parser.next_statement()) is not None:
-        status = yield from run_statement(session, statement, string=True)
+    with nested(session):
+        parser = Parser(text, check_dcmd(session))
+        while not session.done and (statement := parser.next_statement()) is not None:
+            try:
+                status = yield from run_statement(session, statement, string=True)
+            except EvaluateError as error:
+                raise ParseError(str(error), text, error.start, error.end, hint=error.hint) from error
     return status
 
 

@@ -122,7 +122,7 @@ def walker(name: str, *, yields: str | None = None) -> Callable[[Callable[..., A
 
 
 def _check_name(name: str) -> None:
-    bare = name[1:] if name[:1] in "$:" and len(name) == 2 else name
+    bare = name[1:] if name == "$<<" or (name[:1] in "$:" and len(name) == 2) else name
     if not bare or len(bare) > 30 or (bare == name and _METACHARACTERS & set(bare)):
         raise ValueError(f"not a name for a dcmd or a walker: {name!r}")
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from kshell.errors import Fault, KshellError
 from kshell.escape import escape
 from kshell.lang.numbers import show_base
-from kshell.output import Block, Column, Flush, Item, Output, Record, Row, Table, Text
+from kshell.output import Block, Column, Done, Flush, Item, Output, Record, Row, Table, Text
 
 _EXACT = (1 << 53) - 1
 _HEADER = "\x1b[4m", "\x1b[24m"
@@ -170,6 +170,8 @@ class TextRenderer:
             return self._text(escape(item, "\n\t") + "\n")
         if isinstance(item, int):
             return self.render(Item(item))
+        if isinstance(item, Done):
+            return tuple(self.finish())
         if isinstance(item, Flush):
             return ()
         raise TypeError(f"a dcmd may not yield {type(item).__name__}")
@@ -227,6 +229,8 @@ class JsonRenderer:
             yield from self.render(Text(item))
         elif isinstance(item, int):
             yield from self.render(Item(item))
+        elif isinstance(item, Done):
+            yield from self.finish()
         elif not isinstance(item, Flush):
             raise TypeError(f"a dcmd may not yield {type(item).__name__}")
 
@@ -277,11 +281,13 @@ def _plain(thing: Any) -> Any:
     raise TypeError(f"{type(thing).__name__} has no JSON form")
 
 
-def error_record(error: KshellError | str, where: str = "", level: str = "error") -> dict[str, Any]:
-    """Return the JSON object for an error: its text, the dcmd, the next step and the address where there are some."""
-    found: dict[str, Any] = {level: escape(str(error))}
+def error_record(error: KshellError | str, where: str = "", place: str = "") -> dict[str, Any]:
+    """Return the JSON object for an error: its text, the dcmd, file and line, the next step, the address, if any."""
+    found: dict[str, Any] = {"error": escape(str(error))}
     if where:
         found["command"] = where
+    if place:
+        found["place"] = escape(place.removesuffix(": "))
     if isinstance(error, KshellError) and error.hint:
         found["hint"] = escape(error.hint, "\n")
     if isinstance(error, Fault):

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from kshell.lang.ast import Expression
     from kshell.pipeline import Prepared, Status
     from kshell.render import Renderer
+    from kshell.scripts import Script
     from kshell.target.target import Target
 
 
@@ -88,6 +89,12 @@ class Session:
         self.bindings: Mapping[str, int] | None = None
         self.done = False
         self.interactive = False
+        #: where the statement that runs stands, in front of error messages: ``FILE:LINE: ``
+        self.place = ""
+        #: the file of commands that is being obeyed, the innermost one
+        self.script: Script | None = None
+        #: strings and files of commands that are being obeyed in one another
+        self.nesting = 0
         self.why_no_target = ""
         self.log_path = ""
         self._log: TextIO | None = None
@@ -267,6 +274,28 @@ class Session:
         if dot is not None:
             self.dot = dot
         return obey(self, text)
+
+    def obey_file(
+        self, path: str, words: Sequence[str | int] = (), *, returns: bool = True, piped: bool = False,
+    ) -> Generator[Output, None, Status]:
+        """Obey the commands in the file *path*, yielding their output; return the status of the last dcmd.
+
+        :param words: its arguments, expressions: the variables 1 to 8 while it runs; none leaves them as they are
+        :param returns: False lets it take the place of the file that runs, if there is one (not in a pipe: *piped*)
+        :raises KshellError: it cannot be opened or read
+        """
+        from kshell.scripts import obey_file
+
+        return obey_file(self, path, words, returns=returns, piped=piped)
+
+    def leave_file(self) -> None:
+        """Obey no more of the file of commands that runs.
+
+        :raises UsageError: none does
+        """
+        from kshell.scripts import leave
+
+        leave(self)
 
     def eval_dot(self, text: str, dot: int) -> int:
         """Obey *text* with dot = *dot*, drop what it prints, and return the dot it leaves; the session's dot stays."""

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from kshell.session import Session
 
 _CHUNK = 1 << 16
+_MOST = 1 << 24  # bytes of commands that !< obeys
+_GRACE = 0.5  # seconds in which a command ends whose output nobody wants any more
 _PIPE, _NOTHING = -1, -3  # subprocess.PIPE and DEVNULL, which is imported when a command runs
 
 
@@ -33,18 +35,18 @@ def _start(session: Session, text: str, *, stdin: int | None, stdout: int | None
     if not (os.path.isfile(shell) and os.access(shell, os.X_OK)):
         raise KshellError(f"cannot access {shell}", hint="set SHELL to a shell that can be run")
     try:
-        return subprocess.Popen([shell, "-c", text], stdin=stdin, stdout=stdout)
+        # Without buffers of ours: nothing is left to be written when an interrupt comes.
+        return subprocess.Popen([shell, "-c", text], stdin=stdin, stdout=stdout, bufsize=0)
     except OSError as error:
         raise KshellError(f"cannot run {shell}: {error.strerror}") from error
 
 
 def run_alone(session: Session, escape: ast.ShellEscape) -> Generator[Output, None, Status]:
     """Run ``! text`` on its own; the status is OK whatever the command returns, as in mdb."""
-    from kshell.pipeline import Status, obey
+    from kshell.pipeline import Status
 
     if escape.obey:
-        captured = b"".join(_captured(session, escape.text, None))
-        return (yield from obey(session, captured.decode("utf-8", "surrogateescape")))
+        return (yield from _obey(session, _captured(session, escape.text, None)))
     if session.direct_output:
         import subprocess
 
@@ -58,11 +60,8 @@ def run_alone(session: Session, escape: ast.ShellEscape) -> Generator[Output, No
 
 def feed_shell(session: Session, escape: ast.ShellEscape, outputs: Iterator[Output]) -> Iterator[Output]:
     """Write *outputs* as text to the command, and yield what it prints when it cannot print itself."""
-    from kshell.pipeline import obey
-
     if escape.obey:
-        captured = b"".join(_captured(session, escape.text, outputs))
-        yield from obey(session, captured.decode("utf-8", "surrogateescape"))
+        yield from _obey(session, _captured(session, escape.text, outputs))
     elif session.direct_output:
         import subprocess
 
@@ -71,8 +70,9 @@ def feed_shell(session: Session, escape: ast.ShellEscape, outputs: Iterator[Outp
         assert child.stdin is not None
         try:
             for piece in _text(session, outputs, last=True):
-                child.stdin.write(piece)
-                child.stdin.flush()
+                rest = memoryview(piece)
+                while rest:
+                    rest = rest[child.stdin.write(rest):]
         except BrokenPipeError:
             _close(outputs)
         finally:
@@ -96,6 +96,21 @@ def shell_stage(session: Session, text: str, outputs: Iterator[Output] | None) -
         session.report(Warn(error), "!")
         raise Stopped from None
     yield from _blocks(_exchange(session, child, outputs, last=False))
+
+
+def _obey(session: Session, pieces: Iterator[bytes]) -> Generator[Output, None, Status]:
+    """Obey what a command has printed, once it has ended, as a file of commands.
+
+    :raises KshellError: it is too much
+    """
+    from kshell.scripts import Script, obey_script
+
+    captured = bytearray()
+    for piece in pieces:
+        captured += piece
+        if len(captured) > _MOST:
+            raise KshellError(f"the command printed more than {_MOST >> 20} MiB; none of it is obeyed")
+    return (yield from obey_script(session, Script(bytes(captured).splitlines(), "(!<)", string=True)))
 
 
 def _blocks(pieces: Iterator[bytes]) -> Iterator[Output]:
@@ -134,6 +149,18 @@ def _wait(child: subprocess.Popen[bytes]) -> None:
         raise KeyboardInterrupt
 
 
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """End *child*, whose output nobody wants any more: most notice when they write, the others are told."""
+    import subprocess
+
+    for signal_child in (child.terminate, child.kill):
+        try:
+            child.wait(_GRACE)
+            return
+        except subprocess.TimeoutExpired:
+            signal_child()
+
+
 def _close(outputs: Iterator[Output] | None) -> None:
     close = getattr(outputs, "close", None)
     if close is not None:
@@ -159,6 +186,7 @@ def _exchange(
     assert child.stdout is not None
     selector = selectors.DefaultSelector()
     pending = b""
+    ended = False
     source: Iterator[bytes] = iter(()) if outputs is None else _text(session, outputs, last=last)
     try:
         selector.register(child.stdout, selectors.EVENT_READ)
@@ -171,6 +199,7 @@ def _exchange(
                 if pipe is child.stdout:
                     piece = os.read(child.stdout.fileno(), _CHUNK)
                     if not piece:
+                        ended = True
                         selector.unregister(pipe)
                     else:
                         yield piece
@@ -190,4 +219,6 @@ def _exchange(
         if child.stdin is not None and not child.stdin.closed:
             _close_pipe(child.stdin)
         child.stdout.close()
+        if not ended:
+            _end(child)
         _wait(child)

@@ -13,8 +13,8 @@ from kshell.arguments import Abort, Call, Next, Values
 from kshell.binding import bind
 from kshell.errors import EvaluateError, KshellError, ParseError, UsageError
 from kshell.lang import ast
-from kshell.output import Block, Item, Note, Output, Record, Row, Table, Text, Warn
-from kshell.pipeline import DcmdStage, Status, Stopped, VerbStage
+from kshell.output import Block, Done, Item, Note, Output, Record, Row, Table, Text, Warn
+from kshell.pipeline import DcmdStage, Status, Stopped, TooDeep, VerbStage
 from kshell.registry import Dcmd
 
 if TYPE_CHECKING:
@@ -108,6 +108,14 @@ def _once(
     except UsageError as error:
         status = Status.USAGE
         session.report(Warn(_usage(stage, str(error), error.hint)), verb)
+    except TooDeep:
+        statuses[position] = session.status = Status.ABORT
+        session.failed = True
+        raise
+    except RecursionError:
+        statuses[position] = session.status = Status.ABORT
+        session.failed = True
+        raise TooDeep("commands are nested too deeply", hint="fewer stages, or fewer ::eval in one another") from None
     except (Abort, ParseError) as error:
         status = Status.ABORT
         session.report(Warn(error), verb)
@@ -234,6 +242,9 @@ def _values(session: Session, outputs: Iterable[Output]) -> Iterator[Item]:
                 yield Item(value, item.type)
         elif type(item) is Text and item.value is not None:
             yield Item(item.value, item.type)
+        elif isinstance(item, Done):
+            line, text = text, ""
+            yield from _line_items(session, line)
         elif isinstance(item, Text | str | Block):
             *lines, text = (text + _plain(item)).split("\n")
             for line in lines:

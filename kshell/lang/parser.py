@@ -18,6 +18,10 @@ from kshell.lang.tokens import Kind, Token
 #: Asked for every dcmd name as it is met: the reason why it cannot be run ("unknown dcmd name"), or None.
 DcmdCheck = Callable[[str], "str | None"]
 
+MAX_TOKENS = 50_000  # of one statement: a second's work, for hostile input
+MAX_STAGES = 100  # of one pipeline: each costs Python's stack a few frames
+MAX_COUNT_DIGITS = 19
+
 _COMMANDS = frozenset({Kind.VERB, Kind.WRITE, Kind.SEARCH, Kind.DCMD, Kind.ASSIGN})
 
 
@@ -34,6 +38,7 @@ class Parser:
         self._token: Token | None = None
         self._line_is_blank = True
         self._immediate: Token | None = None
+        self._taken = 0
 
     def __iter__(self) -> Iterator[ast.Statement]:
         while (statement := self.next_statement()) is not None:
@@ -47,6 +52,7 @@ class Parser:
         self._immediate = None
         while (token := self.peek()).kind is Kind.END:
             self.take()
+            self._taken = 0
             if token.text == "\n":
                 blank, self._line_is_blank = self._line_is_blank, True
                 if blank:
@@ -54,6 +60,7 @@ class Parser:
         if token.kind is Kind.EOF:
             return None
         self._line_is_blank = False
+        self._taken = 0
         statement = self._statement()
         if self.peek().kind not in (Kind.END, Kind.EOF):
             raise self.expected("the end of the statement")
@@ -97,6 +104,10 @@ class Parser:
                 char_value(token.value)
             except ValueError as error:
                 raise self.error(str(error), token.start, token.end) from None
+        self._taken += 1
+        if self._taken > MAX_TOKENS:
+            what = f"syntax error: a statement of more than {MAX_TOKENS} words, numbers and operators"
+            raise self.error(what, token.start, token.end)
         self._token = None
         return token
 
@@ -148,6 +159,9 @@ class Parser:
     def _pipeline(self, stages: list[ast.Stage]) -> tuple[ast.Pipeline, ast.ShellEscape | None]:
         shell = None
         while True:
+            token = self.peek()
+            if len(stages) >= MAX_STAGES:
+                raise self.error(f"syntax error: a pipeline of more than {MAX_STAGES} stages", token.start, token.end)
             stages.append(self._command(first=not stages))
             token = self.peek()
             if token.kind is Kind.SHELL:
@@ -207,6 +221,8 @@ class Parser:
                 items.append(self._bracketed())
                 continue
             if token.kind is Kind.FORMAT_COUNT:
+                if len(token.text.lstrip("0")) > MAX_COUNT_DIGITS:
+                    raise self.error("specified value exceeds maximum immediate value", start, end)
                 items.append(ast.FormatCount(token.text, start=start, end=end))
             elif token.kind is Kind.FORMAT_STRING:
                 items.append(ast.FormatString(token.value, start=start, end=end))

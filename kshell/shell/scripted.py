@@ -7,6 +7,7 @@ last line.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import IO
 
@@ -14,18 +15,23 @@ from kshell.console import Console
 from kshell.errors import KshellError, ParseError
 from kshell.lang.parser import Parser
 from kshell.pipeline import Status, check_dcmd, run_statement
+from kshell.scripts import Script, file_lines, obey_script
 from kshell.session import Session
 
 
-def run_text(session: Session, console: Console, text: str, *, string: bool, recover: bool) -> bool:
+def run_text(
+    session: Session, console: Console, text: str, *, string: bool, recover: bool,
+    stop_on_error: bool = False,
+) -> bool:
     """Obey *text*; return whether all of it could be parsed and evaluated.
 
     :param string: a naked address only sets dot
     :param recover: after an error go on with the next statement, else drop the rest
+    :param stop_on_error: drop the rest also when a command has failed
     """
     good = True
     parser = Parser(text, check_dcmd(session))
-    while not session.done:
+    while not session.done and not (stop_on_error and session.failed):
         try:
             statement = parser.next_statement()
             if statement is None:
@@ -50,7 +56,7 @@ def run_strings(session: Session, console: Console, commands: Sequence[str], *, 
     good = True
     for text in commands:
         session.log(f"> {text}\n")
-        good &= run_text(session, console, text, string=True, recover=False)
+        good &= run_text(session, console, text, string=True, recover=False, stop_on_error=stop_on_error)
         if session.failed and stop_on_error:
             return 1
         if session.done:
@@ -60,31 +66,47 @@ def run_strings(session: Session, console: Console, commands: Sequence[str], *, 
 
 def run_file(
     session: Session, console: Console, source: IO[bytes], *, strict: bool = False, stop_on_error: bool = False,
+    arguments: Sequence[int] | None = None,
 ) -> int:
     """Obey the lines of *source* as they come; return the exit status.
 
     :param strict: a file given with ``-f``: status 1 if its last dcmd failed or a statement could not be parsed
+    :param arguments: the file's own, in the variables 1 to 8
     """
-    good = True
-    number = 0
-    while not session.done:
-        raw = source.readline()
-        if not raw:
-            break
-        number += 1
-        text = raw.decode("utf-8", "surrogateescape").rstrip("\r\n")
-        if number == 1 and text.startswith("#!"):
-            continue
-        console.place = f"{_name(source)}:{number}: " if not console.json else ""
-        session.log(f"> {text}\n")
-        good &= run_text(session, console, text + "\n", string=False, recover=not stop_on_error)
-        if session.failed and stop_on_error:
-            return 1
+    name = getattr(source, "name", "")
+    named = isinstance(name, str) and bool(name) and not name.startswith("<")
+    script = Script(
+        file_lines(source, name if named else "(stdin)"), name if named else "(stdin)", top=not named,
+        folder=os.path.dirname(name) or "." if named else "", arguments=arguments)
+    good = _obey(session, console, script, stop_on_error=stop_on_error, logged=True)
+    if session.failed and stop_on_error:
+        return 1
     return 0 if not strict or (good and session.status in (None, Status.OK)) else 1
 
 
-def _name(source: IO[bytes]) -> str:
-    name = getattr(source, "name", "")
-    return name if isinstance(name, str) and not name.startswith("<") else "(stdin)"
+def run_startup(session: Session, console: Console, path: str) -> None:
+    """Obey the startup file *path*, if there is one; what it does to the exit status and to dot is forgotten."""
+    try:
+        with open(path, "rb") as source:
+            _obey(session, console, Script(file_lines(source, path), path, folder=os.path.dirname(path)))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        console.error(f"cannot read {path}: {error.strerror}")
+        console.end_command()
+    session.status, session.failed, session.last = None, False, None
+    session.dot = session.increment = 0
 
 
+def _obey(
+    session: Session, console: Console, script: Script, *, stop_on_error: bool = False, logged: bool = False,
+) -> bool:
+    """Show what *script* does; return whether all of it could be read, parsed and evaluated."""
+    try:
+        console.show(obey_script(session, script, stop_on_error=stop_on_error, logged=logged))
+    except KshellError as error:
+        session.failed = True
+        console.error(error)
+        console.end_command()
+        return False
+    return not script.bad

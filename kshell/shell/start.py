@@ -11,8 +11,9 @@ from kshell.console import Console
 from kshell.errors import KshellError
 from kshell.output import Warn
 from kshell.render import JsonRenderer
+from kshell.scripts import script_arguments
 from kshell.session import Session
-from kshell.shell.scripted import run_file, run_strings
+from kshell.shell.scripted import run_file, run_startup, run_strings
 
 if TYPE_CHECKING:
     from kshell.target.target import Target
@@ -22,6 +23,7 @@ class Request(NamedTuple):
     """What the command line asks for.
 
     :ivar mode: "r", "r+" (``-w``) or "c" (``--cow``)
+    :ivar arguments: of the script; :ivar startup: obey the startup file first
     """
 
     commands: tuple[str, ...] = ()
@@ -34,6 +36,8 @@ class Request(NamedTuple):
     plugins: bool = True
     target: str | None = None
     vmlinux: str | None = None
+    arguments: tuple[str, ...] = ()
+    startup: bool = True
 
 
 def start(request: Request) -> int:
@@ -64,6 +68,11 @@ def start(request: Request) -> int:
     session.attach(target)
     session.registry = make_registry(lambda problem: session.report(Warn(problem), ""), plugins=request.plugins)
     try:
+        if request.startup and (startup := _startup_file(console)):
+            run_startup(session, console, startup)
+            if session.done:
+                return 0
+        arguments = script_arguments(session, request.arguments) if request.arguments else None
         if interactive:
             from kshell.shell.interactive import run_interactive
 
@@ -72,7 +81,11 @@ def start(request: Request) -> int:
             return run_strings(session, console, request.commands, stop_on_error=request.stop_on_error)
         source = script if script is not None else sys.stdin.buffer
         return run_file(session, console, source, strict=request.script is not None,
-                        stop_on_error=request.stop_on_error)
+                        stop_on_error=request.stop_on_error, arguments=arguments)
+    except KshellError as error:
+        console.error(error)
+        console.end_command()
+        return 1
     except BrokenPipeError:
         return _drop_output(0)
     except OSError as error:  # dcmds' own are caught: this is our output
@@ -82,6 +95,22 @@ def start(request: Request) -> int:
         session.close()
         if script is not None:
             script.close()
+
+
+def _startup_file(console: Console) -> str | None:
+    """Return the startup file if there is one and it belongs to the user: ``kshell/startup`` in the XDG folder."""
+    from kshell.loader import config_dir, unsafe
+
+    folder = config_dir()
+    if folder is None or not os.path.lexists(folder / "startup"):
+        return None
+    for path in (folder, folder / "startup"):
+        why = unsafe(path)
+        if why:
+            console.error(f"the startup file {folder / 'startup'} is not obeyed: {path} {why}")
+            console.end_command()
+            return None
+    return str(folder / "startup")
 
 
 def _drop_output(status: int) -> int:
