@@ -7,21 +7,16 @@ them are decompressed at once. makedumpfile: diskdump_mod.h, ``struct page_desc`
 
 from __future__ import annotations
 
-import os
 import struct
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 from kshell.errors import FormatError, Reason
 from kshell.memory.codecs import CODEC_BITS, CODECS, INCOMPLETE, SLOW, Decoder, decoder_of
 from kshell.memory.source import Source
+from kshell.memory.threads import spread
 
-if TYPE_CHECKING:
-    from concurrent.futures import ThreadPoolExecutor
-
-T = TypeVar("T")
-R = TypeVar("R")
 DESCRIPTOR = struct.Struct("<qIIQ")
 CACHE_BYTES = 24 << 20
 JOB = 64  # pages for one turn of a thread
@@ -62,7 +57,6 @@ class Pages:
         self._tables: OrderedDict[int, bytes] = OrderedDict()
         self._decoders: dict[int, Decoder] = {}
         self._next, self._ahead = -1, FIRST_AHEAD
-        self._pool: ThreadPoolExecutor | None = None
 
     # -- descriptors -----------------------------------------------------------------------------------------------
 
@@ -168,8 +162,8 @@ class Pages:
         count = len(out) // self.size
         jobs = [(number + at, out[at * self.size : min(at + JOB, count) * self.size]) for at in range(0, count, JOB)]
         done, failed = 0, None
-        spread = len(jobs) > 1 and self._is_slow(number)
-        for filled, error in self._spread(self._fill_job, jobs) if spread else map(self._fill_job, jobs):
+        slow = len(jobs) > 1 and self._is_slow(number)
+        for filled, error in spread(self._fill_job, jobs) if slow else map(self._fill_job, jobs):
             if failed is None:
                 done += filled
                 failed = error
@@ -177,16 +171,6 @@ class Pages:
 
     def _is_slow(self, number: int) -> bool:
         return any(found.flags & CODEC_BITS in SLOW for found in self.descriptors(number, MANY))
-
-    def _spread(self, work: Callable[[T], R], jobs: Sequence[T]) -> Iterator[R]:
-        """Yield the result of each job, in order; several cores work at them."""
-        if len(jobs) < 2 or cores() < 2:
-            return map(work, jobs)
-        if self._pool is None:
-            from concurrent.futures import ThreadPoolExecutor
-
-            self._pool = ThreadPoolExecutor(cores(), "kshell-pages")
-        return self._pool.map(work, jobs)
 
     def _fill_job(self, job: tuple[int, memoryview]) -> tuple[int, PageError | None]:
         number, out = job
@@ -257,7 +241,7 @@ class Pages:
         if len(wanted) < MANY:
             return
         jobs = [wanted[at : at + JOB] for at in range(0, len(wanted), JOB)]
-        for job, pages in zip(jobs, self._spread(self._try_load, jobs), strict=True):
+        for job, pages in zip(jobs, spread(self._try_load, jobs), strict=True):
             for number, page in zip(job, pages, strict=True):
                 if page is not None:
                     self._keep(number, page)
@@ -274,14 +258,6 @@ class Pages:
         return found
 
     def close(self) -> None:
-        """Forget the pages and end the threads."""
+        """Forget the pages."""
         self._kept.clear()
         self._tables.clear()
-        if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
-            self._pool = None
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0))
