@@ -21,6 +21,7 @@ Examples:
   kshell --cow -e 'jiffies/W 0' vmcore  a write to a private copy
   echo '2+3=X' | kshell -n              a calculator
   kshell -f script vmcore -- 0t10       a file of commands with an argument, its variable 1
+  kshell convert -d 31 vmcore small     a smaller dump; see kshell convert --help
 
 Process ids are decimal, because they are printed in decimal; other bare numbers are hexadecimal (0t10 is ten).
 """
@@ -84,11 +85,7 @@ def main() -> None:
     """Run the command and exit with its status."""
     _open_streams()
     try:
-        words, dashes, behind = sys.argv[1:], "--", []
-        if dashes in words:
-            at = words.index(dashes)
-            words, behind = words[:at], words[at + 1:]
-        status = cli.main(words, obj=behind, standalone_mode=False) or 0
+        status = _run(sys.argv[1:])
     except click.exceptions.Exit as leave:
         status = leave.exit_code
     except click.ClickException as error:
@@ -99,6 +96,24 @@ def main() -> None:
     except BrokenPipeError:
         status = 0
     _leave(status)
+
+
+def _run(arguments: list[str]) -> int:
+    """Run ``kshell convert IN OUT`` where that is what the words say, else ``kshell [TARGET [VMLINUX]]``.
+
+    A dump named convert is still opened by ``kshell convert`` and ``kshell convert VMLINUX``: it takes two operands
+    behind the word, which the other form never has, or a question for help.
+    """
+    if arguments[:1] == ["convert"]:
+        from kshell.shell.convert import command, wants_conversion
+
+        if wants_conversion(arguments[1:]):
+            return command.main(arguments[1:], "kshell convert", standalone_mode=False) or 0
+    words, behind = arguments, []
+    if "--" in words:
+        at = words.index("--")
+        words, behind = words[:at], words[at + 1 :]
+    return cli.main(words, obj=behind, standalone_mode=False) or 0
 
 
 def _open_streams() -> None:

@@ -59,11 +59,13 @@ def matches(expected: list[str], actual: list[str]) -> bool:
 
 
 @pytest.mark.parametrize(("command", "expected"), CASES)
-def test_every_transcript_is_what_kshell_prints(command: str, expected: list[str], guest_61: GuestImage) -> None:
+def test_every_transcript_is_what_kshell_prints(
+    command: str, expected: list[str], guest_61: GuestImage, tmp_path: Path
+) -> None:
     line = re.sub(r"\bvmcore\b", str(guest_61.elf), command)
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     done = subprocess.run(["sh", "-c", line], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60,
-                          env={**os.environ, "PATH": path}, check=False)
+                          env={**os.environ, "PATH": path}, check=False, cwd=tmp_path)
     actual = done.stdout.replace(str(guest_61.elf), "vmcore").splitlines()
     assert matches(expected, actual), f"$ {command}\n{done.stdout}"
 

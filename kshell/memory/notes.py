@@ -6,7 +6,7 @@ System V ABI, chapter 5, "Note Section". Linux and QEMU align names and descript
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 MAX_NOTES = 1 << 16
@@ -38,3 +38,15 @@ def iter_notes(data: bytes, byteorder: str = "<") -> Iterator[Note]:
             return
         at += (desc_size + 3) & ~3
         yield Note(name.decode("ascii", "replace"), kind, desc)
+
+
+def pack_notes(notes: Sequence[Note], vmcoreinfo: bytes | None = None) -> tuple[bytes, int]:
+    """Return *notes* as bytes, with one of *vmcoreinfo* unless they have it, and where its text begins in them."""
+    out, place = b"", 0
+    told = [note for note in notes if not (vmcoreinfo and note.name == "VMCOREINFO")]
+    for note in [*told, *([Note("VMCOREINFO", 0, vmcoreinfo)] if vmcoreinfo else [])]:
+        name = note.name.encode("ascii", "replace") + b"\0"
+        out += struct.pack("<3I", len(name), len(note.desc), note.type) + name + bytes(-len(name) % 4)
+        place = len(out)
+        out += note.desc + bytes(-len(note.desc) % 4)
+    return out, place if vmcoreinfo else 0

@@ -1,0 +1,158 @@
+"""``kshell convert IN OUT``: options, the progress bar, and what is told at the end."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from kshell.errors import KshellError
+from kshell.escape import escape
+
+if TYPE_CHECKING:
+    from kshell.linux.convert import Converted
+
+FORMATS = ("kdump", "elf", "raw", "lime")
+CODECS = ("zlib", "lzo", "snappy", "zstd", "none")
+TAKES_VALUE = ("--to", "-c", "--codec", "-d", "--level")
+OPTIONS = (*TAKES_VALUE, "--force", "-q", "--quiet")
+BAR = 30
+EVERY = 0.1  # seconds between two looks of the bar
+
+_EPILOG = """\b
+Levels, as makedumpfile's -d; a sum of:
+   1  pages of zeroes           2  page cache         4  page cache with private data too
+   8  memory of processes      16  free pages
+In a kdump all pages of zeroes share one place, with 1 and without.
+\b
+Examples:
+  kshell convert vmcore small                 kdump-compressed with zlib
+  kshell convert -c zstd -d 31 vmcore small   only what the kernel itself uses
+  kshell convert --to elf small vmcore.elf    an ELF core, for other tools
+
+A dump whose name is convert is opened by kshell ./convert.
+"""
+
+
+def wants_conversion(words: Sequence[str]) -> bool:
+    """Whether the words after ``convert`` ask for a conversion.
+
+    They do with two operands or more, or for help, and without options that are of kshell itself.
+    """
+    operands, skip, plain = 0, False, False
+    for word in words:
+        if skip:
+            skip = False
+        elif word == "--" and not plain:
+            plain = True
+        elif not plain and word in ("-h", "--help"):
+            return True
+        elif not plain and word.startswith("-") and len(word) > 1:
+            skip = word in TAKES_VALUE
+            if (word.partition("=")[0] if word.startswith("--") else word[:2]) not in OPTIONS:
+                return False
+        else:
+            operands += 1
+    return operands >= 2
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]}, epilog=_EPILOG)
+@click.option("--to", type=click.Choice(FORMATS), default="kdump", show_default=True, help="The format of OUT.")
+@click.option("-c", "--codec", type=click.Choice(CODECS), default="zlib", show_default=True,
+              help="How the pages of a kdump are compressed.")
+@click.option("-d", "--level", type=click.IntRange(0, 31), default=0, show_default=True, metavar="N",
+              help="Leave out pages; see below.")
+@click.option("--force", is_flag=True, help="Write over OUT when it is there.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress and no summary.")
+@click.argument("source", metavar="IN")
+@click.argument("output", metavar="OUT")
+def command(to: str, codec: str, level: int, force: bool, quiet: bool, source: str, output: str) -> int:
+    """Write the memory in the image IN to OUT, in another format or with less in it.
+
+    OUT appears when it is complete; when the conversion ends early nothing is left. What IN does not hold stays absent:
+    in raw and LiME images, and in the pages at the edges of RAM, as zeroes, which is told.
+    """
+    from kshell.linux.convert import convert
+    from kshell.target.open import open_target
+
+    bar = _Bar(shown=not quiet and sys.stderr.isatty())
+    before = [(number, signal.signal(number, _end)) for number in (signal.SIGTERM, signal.SIGHUP)]
+    start = time.monotonic()
+    try:
+        with open_target(source) as target:
+            done = convert(target, output, to=to, codec=codec, level=level, force=force, progress=bar.show)
+    except KshellError as error:
+        bar.clear()
+        sys.stderr.write(f"kshell: {escape(str(error))}\n" + (f"  {escape(error.hint)}\n" if error.hint else ""))
+        return 1
+    except KeyboardInterrupt:
+        bar.clear()
+        sys.stderr.write("kshell: interrupted; nothing was written\n")
+        return 130
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
+    bar.clear()
+    if not quiet:
+        form = f"kdump ({codec})" if to == "kdump" else to
+        lines = _summary(done, escape(output), form, time.monotonic() - start)
+        sys.stdout.write("\n".join([*lines, ""]))
+        if to == "raw" and done.absent + sum(done.left_out.values()) + len(done.lost):
+            sys.stderr.write("kshell: a raw image cannot tell what is absent: it reads as zeroes\n")
+    return 0
+
+
+def _end(number: int, frame: object) -> None:
+    raise click.exceptions.Exit(128 + number)
+
+
+def _summary(done: Converted, output: str, form: str, seconds: float) -> list[str]:
+    from kshell.linux.page_filter import LEVELS
+
+    memory = done.pages * done.page
+    lines = [f"{output}: {form}, {memory / (1 << 20):.1f} MiB of memory in {done.written / (1 << 20):.1f} MiB "
+             f"({done.written / max(memory, 1):.1%}), {seconds:.1f} s"]
+    for bit, pages in done.left_out.items():
+        lines.append(f"  left out: {pages} pages ({pages * done.page / (1 << 20):.1f} MiB) of {LEVELS[bit]}")
+    if done.absent:
+        lines.append(f"  absent in the source, and here: {done.absent} pages")
+    if done.partial:
+        lines.append(f"  held in part in the source: {done.partial} pages, filled up with zeroes")
+    if done.lost:
+        why = next(iter(done.lost.values()))
+        lines.append(f"  could not be read, and left out: {len(done.lost)} pages; the first: {escape(why)}")
+    return lines
+
+
+class _Bar:
+    """A line on the terminal that is written over."""
+
+    def __init__(self, *, shown: bool) -> None:
+        self.shown, self._last, self._begun, self._what = shown, 0.0, time.monotonic(), ""
+        self._width = 0
+
+    def show(self, what: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if not self.shown or (now - self._last < EVERY and done < total):
+            return
+        if what != self._what:
+            self._what, self._begun = what, now
+        self._last = now
+        share = min(done / total, 1.0) if total else 1.0
+        left = (now - self._begun) * (1 - share) / share if share else 0.0
+        full = int(share * BAR)
+        text = f"{what} [{'#' * full}{'.' * (BAR - full)}] {share:4.0%}  {left:.0f} s left"
+        sys.stderr.write(f"\r{text:<{self._width}}")
+        sys.stderr.flush()
+        self._width = len(text)
+
+    def clear(self) -> None:
+        """Wipe the line."""
+        if self._width:
+            sys.stderr.write(f"\r{'':<{self._width}}\r")
+            sys.stderr.flush()
+            self._width = 0
