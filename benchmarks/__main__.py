@@ -209,6 +209,16 @@ def main() -> int:
         ours, theirs = case(table, "tasks", runs, big, vmlinux)
         table.row("8,000 tasks: pid, ppid, state, comm, first time", ours.times("seconds"), theirs.times("seconds"))
         table.row("  again: the loop alone", ours.times("again"), theirs.times("again"), 0.15)
+        ours, theirs = case(table, "dentries", runs, big, vmlinux)
+        table.row("all dentries by their slabs, first time", ours.times("seconds"), theirs.times("seconds"), 0.05)
+        table.row("  again", ours.times("again"), theirs.times("again"))
+        table.row("  two members of each", ours.times("members"), theirs.times("members"))
+        pipe, nothing = Measured(), Measured()
+        question = "::walk dentry | ::print struct dentry d_inode d_lockref.count"
+        for _ in range(runs):
+            pipe.run([PYTHON, "-m", "kshell", "-e", question, big])
+            nothing.run([PYTHON, "-m", "kshell", "-e", "1=X", big])
+        table.row("  ::walk dentry | ::print both, beside opening", pipe.seconds, nothing.seconds)
     print(f"{table.missed} goals missed, {table.differ} answers differ")
     return int(bool(table.missed or table.differ))
 

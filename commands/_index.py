@@ -10,9 +10,7 @@ DCMDS: dict[str, tuple[str, str, str, bool]] = {
     "$<": ("scripts", "Obey a file of commands; in such a file, it takes the place of the file", "optional", False),
     "$<<": ("scripts", "Obey a file of commands, then go on with what follows", "optional", False),
     "$>": ("scripts", "Append what is typed and printed to a file; without a file stop", "refused", False),
-    "$?": ("status", "Say what is being looked at, how it was found, and what is missing", "refused", True),
     "$Q": ("settings", "Leave kshell", "refused", True),
-    "$d": ("language", "Show the radix of numbers without a prefix, or set it for input and output", "optional", False),
     "$m": ("translation", "List the mappings of the process context, or the regions of the kernel's address space", "optional", True),
     "$p": ("context", "Choose the process context by the address of a task_struct; 0 for the kernel alone", "required", True),
     "$q": ("settings", "Leave kshell", "refused", True),
@@ -92,8 +90,11 @@ DCMDS: dict[str, tuple[str, str, str, bool]] = {
 
 WALKERS: dict[str, tuple[str, str, str, bool]] = {
     "cpu": ("containers", "Walk the run queues (struct rq) of the online CPUs", "refused", False),
+    "freemem": ("slab", "Walk the free objects of a slab cache", "required", False),
     "hlist": ("containers", "Walk the hlist_node nodes of a hash chain, from its hlist_head", "required", False),
     "idr": ("containers", "Walk the pointers of an idr, by id", "required", False),
+    "kmem": ("slab", "Walk the allocated objects of a slab cache, by its kmem_cache or its name: ::walk dentry", "required", False),
+    "kmem_slab": ("slab", "Walk the slabs of a slab cache, the full ones too", "required", False),
     "list": ("containers", "Walk the list_head nodes of a list, from its head", "required", False),
     "llist": ("containers", "Walk the llist_node nodes of a lock-less list, from its llist_head", "required", False),
     "maple_tree": ("containers", "Walk the entries of a maple tree, ascending", "required", False),
@@ -107,3 +108,6 @@ WALKERS: dict[str, tuple[str, str, str, bool]] = {
     "vma": ("containers", "Walk the mappings (vm_area_struct) of a task_struct, or of the process context", "optional", False),
     "xarray": ("containers", "Walk the entries of an xarray (radix tree), ascending", "required", False),
 }
+
+#: walkers that serve names of the target's own
+FAMILIES: tuple[str, ...] = ("slab`kmem",)

@@ -20,6 +20,7 @@ from kshell.api import (
     Fault,
     Flag,
     Item,
+    Items,
     KshellError,
     MemberName,
     Option,
@@ -50,7 +51,7 @@ def count(session: Session, values: Values) -> Iterator[Output]:
       ::ps | ::count
       ::walk modctl | ::count
     """
-    number = sum(1 for _ in values)
+    number = sum(len(item.values) if isinstance(item, Items) else 1 for item in values.chunks())
     yield Record([str(number)], lambda: {"count": number}, number)
 
 
@@ -64,7 +65,7 @@ def sum_(session: Session, values: Values) -> Iterator[Output]:
       ::walk kmem_cache | ::print object_size | ::sum
       ::ps | ::print nvcsw | ::sum
     """
-    number = sum(item.value for item in values)
+    number = sum(sum(item.values) if isinstance(item, Items) else item.value for item in values.chunks())
     yield Record([str(number)], lambda: {"sum": number}, number & MASK)
 
 

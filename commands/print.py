@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 from kshell.api import (
@@ -14,6 +14,7 @@ from kshell.api import (
     Fault,
     Flag,
     Item,
+    Items,
     KshellError,
     Many,
     MemberName,
@@ -22,6 +23,7 @@ from kshell.api import (
     Output,
     PrintOptions,
     Record,
+    Records,
     Selection,
     Session,
     StructType,
@@ -50,7 +52,7 @@ from kshell.api import (
 )
 
 if TYPE_CHECKING:
-    from kshell.api import Memory, PieceRow
+    from kshell.api import Objects
 from kshell.linux.lists import chain, visited_before
 
 #: the first page is never mapped, so that NULL->member is caught
@@ -115,7 +117,6 @@ class _Wanted(NamedTuple):
 
 def _print_many(session: Session, values: Values, call: Call, wanted: _Wanted) -> Iterator[Output]:
     """Print the objects that a pipe brings, many at once where all are of one type."""
-    options = wanted.options
     known: dict[TypeLike | None, Many | None] = {}
     for batch in batches(session, values):
         if batch.type not in known:
@@ -124,38 +125,52 @@ def _print_many(session: Session, values: Values, call: Call, wanted: _Wanted) -
                 yield from map(Warn, many.selection.warnings)
         many = known[batch.type]
         if many is None or isinstance(batch.space, KshellError):
-            for item in batch.items:
-                session.bind(item.bindings)
-                try:
-                    yield from _print_one(session, item.value, call, item.type, wanted)
-                except Abort:
-                    raise
-                except KshellError as error:
-                    yield Warn(error)
+            yield from _print_each(session, batch.items(), call, wanted)
             continue
-        for first in range(0, len(batch.items), many.block):
-            items = batch.items[first : first + many.block]
-            rows = many.rows([item.value for item in items], batch.space)
-            for item, row in zip(items, rows, strict=True):
-                try:
-                    if call.pipe_out:
-                        for number in many.numbers(item.value, batch.space, row, options.addresses):
-                            yield Item(number, None, item.bindings)
-                    else:
-                        yield _record(many, item.value, batch.space, row, options)
-                except Fault as fault:
-                    yield Warn(_explained(fault))
-        session.dot, session.increment = (batch.items[-1].value + sizeof(many.type)) & (1 << 64) - 1, 0
+        items = list(batch.items()) if batch.bindings is not None else None
+        for start in range(0, len(batch.addresses), many.block):
+            objects = many.read(batch.addresses[start : start + many.block], batch.space)
+            for first, end, good in objects.runs():
+                if not good:
+                    part = batch._replace(addresses=batch.addresses[start + first : start + end])
+                    yield from _print_each(session, part.items(), call, wanted)
+                elif not call.pipe_out:
+                    yield _records(objects, many, batch.addresses[start + first : start + end], first, end, wanted)
+                else:
+                    numbers = objects.numbers(first, end, wanted.options.addresses)
+                    if items is None:
+                        yield Items(numbers)
+                        continue
+                    each = len(numbers) // (end - first)
+                    yield from (Item(number, None, items[start + first + at // each].bindings)
+                                for at, number in enumerate(numbers))
+        session.dot, session.increment = (batch.addresses[-1] + sizeof(many.type)) & (1 << 64) - 1, 0
 
 
-def _record(many: Many, address: int, space: Memory, row: PieceRow, options: PrintOptions) -> Record:
-    def data() -> dict[str, object]:
-        value = many.value(address, space, row)
-        if many.selection is not None:
-            return many.selection.json(value, options.depth, options.limit)
-        return _object(value, options.depth, options.limit)
+def _print_each(session: Session, items: Iterable[Item], call: Call, wanted: _Wanted) -> Iterator[Output]:
+    """Print objects one by one; one that fails does not keep the others."""
+    for item in items:
+        session.bind(item.bindings)
+        try:
+            for output in _print_one(session, item.value, call, item.type, wanted):
+                yield output._replace(bindings=item.bindings) if isinstance(output, Item) else output
+        except Abort:
+            raise
+        except KshellError as error:
+            yield Warn(error)
 
-    return Record(many.lines(address, space, row), data, address, many.type)
+
+def _records(
+    objects: Objects, many: Many, addresses: Sequence[int], first: int, end: int, wanted: _Wanted,
+) -> Records:
+    def data() -> Iterator[dict[str, object]]:
+        depth, limit = wanted.options.depth, wanted.options.limit
+        for number in range(first, end):
+            value = objects.value(number)
+            yield (_object(value, depth, limit) if many.selection is None
+                   else many.selection.json(value, depth, limit))
+
+    return Records(lambda: objects.text(first, end), data, addresses, many.type)
 
 
 def _many(session: Session, batch: Batch, wanted: _Wanted) -> Many | None:
@@ -163,7 +178,7 @@ def _many(session: Session, batch: Batch, wanted: _Wanted) -> Many | None:
     if wanted.physical or wanted.immediate:
         return None
     try:
-        found = piped_type(wanted.words, session.target, batch.items[0].value, batch.type)
+        found = piped_type(wanted.words, session.target, batch.addresses[0], batch.type)
         if found.symbol is not None:
             return None
         selection = Selection(found.type, found.members, session.radix) if found.members else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from kshell.api import (
@@ -17,6 +17,7 @@ from kshell.api import (
     Condition,
     Fault,
     Flag,
+    Items,
     KshellError,
     Option,
     Output,
@@ -68,14 +69,19 @@ def where(
         condition = known.get(batch.type)
         if condition is None:
             condition = known[batch.type] = _bound(session, text, node, _type(session, batch, type))
-        addresses = [item.value for item in batch.items]
         if isinstance(batch.space, KshellError):
             raise Abort(str(batch.space), hint=batch.space.hint)
-        for item, holds in zip(batch.items, condition.rows(addresses, batch.space), strict=True):
+        passed: list[int] = []
+        items = list(batch.items()) if batch.bindings is not None else None
+        for number, holds in enumerate(condition.rows(batch.addresses, batch.space)):
             if isinstance(holds, Fault):
                 yield Warn(holds)
+            elif holds and items is not None:
+                yield items[number]
             elif holds:
-                yield item
+                passed.append(batch.addresses[number])
+        if passed:
+            yield Items(passed, batch.type)
 
 
 def _bound(session: Session, text: str, node: Any, type: CType | None) -> Condition:
@@ -123,10 +129,9 @@ def select(
         if columns is not shown:
             shown = columns
             yield Table(columns.columns)
-        places = [item.value for item in batch.items]
-        vector = Vector(session.target, columns.type, places, batch.space)
-        for item, cells in zip(batch.items, columns.rows(vector, places), strict=True):
-            yield Row(item.value, cells, item.type or columns.type)
+        vector = Vector(session.target, columns.type, batch.addresses, batch.space)
+        for address, cells in zip(batch.addresses, columns.rows(vector, batch.addresses), strict=True):
+            yield Row(address, cells, batch.type or columns.type)
 
 
 class _Columns:
@@ -163,7 +168,7 @@ class _Columns:
             return Column(name, min(3 * size, 20), DECIMAL, key=name)
         return Column(name, 2 * size, HEX, ">", key=name)
 
-    def rows(self, vector: Vector, addresses: list[int]) -> Iterator[tuple[Any, ...]]:
+    def rows(self, vector: Vector, addresses: Sequence[int]) -> Iterator[tuple[Any, ...]]:
         """Yield the cells of each object; what cannot be read is its error."""
         flat = iter(vector.cells([part.route for part, plain in zip(self._parts, self._flat, strict=True) if plain]))
         made: list[Any] = [addresses] if self._address else []

@@ -13,7 +13,7 @@ PAIRS = (("rax", "r9"), ("rbx", "r10"), ("rcx", "r11"), ("rdx", "r12"), ("rsi", 
 SEGMENTS = (("cs", "ds", "es", "fs"), ("gs", "gs_base", "kernel_gs_base"), ("trapno", "err", "cr2", "cr3"))
 
 
-@dcmd("status", aliases=("$?",), group="Kernel")
+@dcmd("status", group="Kernel")
 def status(session: Session) -> Iterator[Output]:
     """Say what is being looked at, how it was found, and what is missing.
 

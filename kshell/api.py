@@ -69,9 +69,11 @@ from kshell.output import (
     Block,
     Column,
     Item,
+    Items,
     Note,
     Output,
     Record,
+    Records,
     Row,
     Table,
     Text,
@@ -107,7 +109,7 @@ if TYPE_CHECKING:
         sizeof_text,
         to_json,
     )
-    from kshell.printer.many import Row as PieceRow
+    from kshell.printer.many import Objects
     from kshell.render import dump_json
     from kshell.types.model import CType, EnumType, StructType, Symbol, near_names
     from kshell.value import Value, Vector, offsetof, sizeof
@@ -118,15 +120,15 @@ if TYPE_CHECKING:
 __all__ = [
     "ADDRESS", "API_VERSION", "COUNT", "DECIMAL", "FORMATS", "HEX", "OCTAL", "TEXT", "Abort", "Address", "Argument",
     "Batch", "Block", "CType", "Call", "Column", "Condition", "Context", "Dcmd", "DcmdName", "Decimal", "DumpOptions",
-    "EnumTable", "EnumType", "Expr", "Fault", "FileName", "Flag", "Instruction", "Item", "KshellError", "Many",
+    "EnumTable", "EnumType", "Expr", "Fault", "FileName", "Flag", "Instruction", "Item", "Items", "KshellError", "Many",
     "MemberError", "MemberName", "Memory", "ModuleName", "Next", "NoProcessError", "NoUserSpaceError", "NotFoundError",
-    "Note", "Number", "Option", "Output", "Pid", "PieceRow", "PrintOptions", "Printf", "Reason", "Record", "Row",
-    "Selection", "Session", "StructType", "Symbol", "SymbolName", "SymbolNotFoundError", "Table", "Text", "TypeLike",
-    "TypeName", "TypeNotFoundError", "UsageError", "Value", "Values", "VariableName", "Vector", "Walker", "WalkerName",
-    "Warn", "Word", "address_text", "batches", "dcmd", "disassembler", "dump", "dump_json", "escape", "escape_bytes",
-    "format_layout", "format_value", "load_module", "near_names", "offsetof", "offsetof_text", "offsetof_value",
-    "parse_condition", "parse_number", "pipe_value", "piped_type", "read_prefix", "show_base", "sizeof", "sizeof_text",
-    "take_type", "to_json", "type_and_members", "walker",
+    "Note", "Number", "Objects", "Option", "Output", "Pid", "PrintOptions", "Printf", "Reason", "Record", "Records",
+    "Row", "Selection", "Session", "StructType", "Symbol", "SymbolName", "SymbolNotFoundError", "Table", "Text",
+    "TypeLike", "TypeName", "TypeNotFoundError", "UsageError", "Value", "Values", "VariableName", "Vector", "Walker",
+    "WalkerName", "Warn", "Word", "address_text", "batches", "dcmd", "disassembler", "dump", "dump_json", "escape",
+    "escape_bytes", "format_layout", "format_value", "load_module", "near_names", "offsetof", "offsetof_text",
+    "offsetof_value", "parse_condition", "parse_number", "pipe_value", "piped_type", "read_prefix", "show_base",
+    "sizeof", "sizeof_text", "take_type", "to_json", "type_and_members", "walker",
 ]
 
 #: what is imported when it is first used: name -> module, or module:name
@@ -140,8 +142,8 @@ _LATE = {
     "Instruction": "kshell.arch.disassembler",
     "Many": "kshell.printer",
     "Memory": "kshell.memory.model",
-    "PieceRow": "kshell.printer.many:Row",
     "PrintOptions": "kshell.printer",
+    "Objects": "kshell.printer.many",
     "Printf": "kshell.printer",
     "Selection": "kshell.printer",
     "StructType": "kshell.types.model",

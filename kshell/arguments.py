@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Union, get_args, g
 from kshell.errors import KshellError
 
 if TYPE_CHECKING:
-    from kshell.output import Item
+    from kshell.output import Item, Items
 
 #: an argument as the parser hands it over: a word, or the number of a ``$[expr]``
 Argument = str | int
@@ -100,10 +100,19 @@ class Values:
     Required: the dcmd works in a pipe only. ``Values | None``: None when there is no pipe.
     """
 
-    def __init__(self, source: Iterator[Item]) -> None:
+    def __init__(self, source: Iterator[Item | Items]) -> None:
         self._source = source
 
     def __iter__(self) -> Iterator[Item]:
+        for item in self._source:
+            each = getattr(item, "each", None)  # an import of kshell.output is not worth what it says
+            if each is None:
+                yield item  # type: ignore[misc]
+            else:
+                yield from each()
+
+    def chunks(self) -> Iterator[Item | Items]:
+        """Yield the values as they come: some one by one, others many at once."""
         return self._source
 
 

@@ -21,7 +21,7 @@ def make_registry(complain: Callable[[str], None], *, plugins: bool = True) -> R
     registry = Registry()
     for package in PACKAGES:
         index = import_module(package + "._index")
-        registry.add_index(package, index.DCMDS, index.WALKERS)
+        registry.add_index(package, index.DCMDS, index.WALKERS, index.FAMILIES)
     if plugins:
         def load() -> None:
             from kshell.loader import load_plugins

@@ -32,6 +32,7 @@ def make_index(package: ModuleType) -> str:
     """
     dcmds: dict[str, tuple[str, str, str, bool]] = {}
     walkers: dict[str, tuple[str, str, str, bool]] = {}
+    families: list[str] = []
     for info in pkgutil.iter_modules(package.__path__):
         if info.name.startswith("_"):
             continue
@@ -48,7 +49,11 @@ def make_index(package: ModuleType) -> str:
                 table[name] = (info.name, thing.summary, thing.address, name != thing.name)
             if isinstance(thing, Dcmd):
                 _ = thing.parameters
-    return _HEAD + "\n\n".join(_table(name, table) for name, table in (("DCMDS", dcmds), ("WALKERS", walkers)))
+            elif thing.family is not None:
+                families.append(f"{info.name}`{thing.name}")
+    tables = "\n\n".join(_table(name, table) for name, table in (("DCMDS", dcmds), ("WALKERS", walkers)))
+    named = "".join(f"{_quoted(name)}, " for name in sorted(families)).rstrip()
+    return f"{_HEAD}{tables}\n#: walkers that serve names of the target's own\nFAMILIES: tuple[str, ...] = ({named})\n"
 
 
 def _table(name: str, table: dict[str, tuple[str, str, str, bool]]) -> str:

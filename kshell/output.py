@@ -6,7 +6,7 @@ before a pipe makes values. The JSON schema is part of the interface: keys are t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Union
 
 if TYPE_CHECKING:
@@ -98,6 +98,18 @@ class Item(NamedTuple):
     bindings: Mapping[str, int] | None = None
 
 
+class Items(NamedTuple):
+    """Many pipe values of one type at once: whoever takes one by one gets each as an :class:`Item`."""
+
+    values: Sequence[int]
+    type: TypeLike | None = None
+
+    def each(self) -> Iterator[Item]:
+        """Yield the values as Items."""
+        for value in self.values:
+            yield Item(value, self.type)
+
+
 class Block(NamedTuple):
     """Many lines at once, ready to be written: the maker has escaped what came from the target."""
 
@@ -115,6 +127,20 @@ class Record(NamedTuple):
     lines: Iterable[str]
     data: Callable[[], Mapping[str, Any]]
     value: int | tuple[int, ...] | None = None
+    type: TypeLike | None = None
+
+
+class Records(NamedTuple):
+    """Many objects at once, as :class:`Record` has one; nothing is made that is not asked for.
+
+    :ivar text: makes the lines of all, with a newline behind each
+    :ivar data: makes the JSON object of each
+    :ivar values: what a pipe gets of each
+    """
+
+    text: Callable[[], str]
+    data: Callable[[], Iterable[Mapping[str, Any]]]
+    values: Sequence[int]
     type: TypeLike | None = None
 
 
@@ -138,9 +164,5 @@ class Done(NamedTuple):
     """A statement of a file of commands has ended: so do its line, its table and the count of its errors."""
 
 
-class EndLine(NamedTuple):
-    """A statement of an obeyed string has ended, and so does its line if it is open."""
-
-
 # What a dcmd may yield: a str is Text, an int is an Item.
-Output = Union[Row, Table, Text, Item, Block, Record, Note, Warn, Flush, Done, EndLine, str, int]  # noqa: UP007
+Output = Union[Row, Table, Text, Item, Items, Block, Record, Records, Note, Warn, Flush, Done, str, int]  # noqa: UP007

@@ -18,7 +18,7 @@ from kshell.arguments import Argument, Call
 from kshell.errors import EvaluateError, KshellError, NotFoundError, ParseError, UsageError
 from kshell.lang import ast
 from kshell.lang.parser import Parser
-from kshell.output import EndLine, Item, Output
+from kshell.output import Item, Items, Output
 from kshell.registry import Dcmd, Walker
 
 if TYPE_CHECKING:
@@ -205,7 +205,6 @@ def obey(session: Session, text: str) -> Generator[Output, None, Status]:
                 status = yield from run_statement(session, statement, string=True)
             except EvaluateError as error:
                 raise ParseError(str(error), text, error.start, error.end, hint=error.hint) from error
-            yield EndLine()
     return status
 
 
@@ -223,7 +222,7 @@ def run(
     if count == 0:
         return Status.OK
     statuses: list[Status | None] = [None] * len(prepared.stages)
-    source: Iterator[Item] | None = None
+    source: Iterator[Item | Items] | None = None
     shell_source: Iterator[Output] | None = None
     if prepared.shell is not None:
         from kshell.shellpipe import feed_shell
@@ -286,7 +285,7 @@ class Frame:
             session.dot, session.increment, session.direct_output, session.bindings = outer
 
 
-def walk(session: Session, walker: Walker, address: int | None) -> Iterator[Item]:
+def walk(session: Session, walker: Walker, address: int | None) -> Iterator[Output]:
     """Yield what *walker* finds, with its type.
 
     :raises UsageError: it needs an address and has none, or the other way round
@@ -300,6 +299,6 @@ def walk(session: Session, walker: Walker, address: int | None) -> Iterator[Item
     else:
         found = walker.function(session, address)
     for item in found:
-        yield item if isinstance(item, Item) else Item(item, walker.yields)
+        yield Item(item, walker.yields) if isinstance(item, int) else item
 
 

@@ -20,6 +20,8 @@ from kshell.output import Column
 if TYPE_CHECKING:
     from types import ModuleType
 
+    from kshell.session import Session
+
 #: The version of :mod:`kshell.api`. A plugin that says it needs a newer one (``API_VERSION = n``) is refused.
 API_VERSION = 1
 
@@ -92,10 +94,16 @@ class Walker(_Declared):
     """An iterator over a data structure: ``function(session, address)`` yields addresses or Items.
 
     :ivar yields: the C type of the objects at the addresses
+    :ivar family: serves names that depend on the target, such as those of slab caches: ``family(session, name)``
+        returns the address to walk from, or None when it does not know the name
     """
 
-    def __init__(self, function: Callable[..., Any], name: str, *, yields: str | None = None) -> None:
+    def __init__(
+        self, function: Callable[..., Any], name: str, *, yields: str | None = None,
+        family: Callable[[Session, str], int | None] | None = None,
+    ) -> None:
         super().__init__(function, name, yields)
+        self.family = family
 
 
 def dcmd(
@@ -115,10 +123,15 @@ def dcmd(
         function, name, columns=columns, yields=yields, aliases=aliases, group=group)
 
 
-def walker(name: str, *, yields: str | None = None) -> Callable[[Callable[..., Any]], Walker]:
-    """Declare the function below as the walker *name*; *yields* is the C type of what it finds."""
+def walker(
+    name: str, *, yields: str | None = None, family: Callable[[Session, str], int | None] | None = None,
+) -> Callable[[Callable[..., Any]], Walker]:
+    """Declare the function below as the walker *name*; *yields* is the C type of what it finds, *family* serves others.
+
+    See :class:`Walker`.
+    """
     _check_name(name)
-    return lambda function: Walker(function, name, yields=yields)
+    return lambda function: Walker(function, name, yields=yields, family=family)
 
 
 def _check_name(name: str) -> None:
@@ -149,13 +162,18 @@ class Registry:
     def __init__(self) -> None:
         self._dcmds: dict[str, list[Entry]] = {}
         self._walkers: dict[str, list[Entry]] = {}
+        self._families: list[str] = []
         self._pending: list[Callable[[], None]] = []
         self.modules: dict[str, ModuleType | None] = {}
 
     # -- filling ------------------------------------------------------------------------------------------------------
 
-    def add_index(self, package: str, dcmds: Mapping[str, Sequence[Any]], walkers: Mapping[str, Sequence[Any]]) -> None:
+    def add_index(
+        self, package: str, dcmds: Mapping[str, Sequence[Any]], walkers: Mapping[str, Sequence[Any]],
+        families: Sequence[str] = (),
+    ) -> None:
         """Add what a generated index lists: name -> (module, summary, address, alias)."""
+        self._families += families
         for table, names in ((self._dcmds, dcmds), (self._walkers, walkers)):
             for name, (module, summary, address, alias) in names.items():
                 entry = Entry(name, module, f"{package}.{module}", summary, address, alias, None)
@@ -192,6 +210,8 @@ class Registry:
             self._dcmds.setdefault(entry.name, []).append(entry)
         for entry in walkers.values():
             self._walkers.setdefault(entry.name, []).append(entry)
+            if isinstance(entry.found, Walker) and entry.found.family is not None:
+                self._families.append(f"{short}`{entry.name}")
         self.modules[short] = module
         return len(dcmds) + len(walkers)
 
@@ -257,6 +277,12 @@ class Registry:
         thing = self._load(self._walkers, entries[0])
         assert isinstance(thing, Walker)
         return thing
+
+    def families(self) -> Iterator[Walker]:
+        """Yield the walkers that serve names of the target's own."""
+        for name in self._families:
+            if self._entries(self._walkers, name):
+                yield self.find_walker(name)
 
     def _unknown(self, kind: str, name: str, table: dict[str, list[Entry]]) -> NotFoundError:
         from kshell.types.model import near_names

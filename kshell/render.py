@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from kshell.errors import Fault, KshellError
 from kshell.escape import escape
 from kshell.lang.numbers import show_base
-from kshell.output import Block, Column, Done, EndLine, Flush, Item, Output, Record, Row, Table, Text
+from kshell.output import Block, Column, Done, Flush, Item, Items, Output, Record, Records, Row, Table, Text
 
 _EXACT = (1 << 53) - 1
 _HEADER = "\x1b[4m", "\x1b[24m"
@@ -163,6 +163,10 @@ class TextRenderer:
             return self._text(escape(item.text, "\n\t") + item.end)
         if isinstance(item, Record):
             return self._lines(item)
+        if isinstance(item, Records):
+            return (*self.end_line(), item.text())
+        if isinstance(item, Items):
+            return (*self.end_line(), *(show_base(value, self._radix()) + "\n" for value in item.values))
         if isinstance(item, Block):
             data = item.data if isinstance(item.data, str) else item.data.decode("utf-8", "backslashreplace")
             return self._text(data)
@@ -170,8 +174,6 @@ class TextRenderer:
             return self._text(escape(item, "\n\t") + "\n")
         if isinstance(item, int):
             return self.render(Item(item))
-        if isinstance(item, EndLine):
-            return self.end_line()
         if isinstance(item, Done):
             return tuple(self.finish())
         if isinstance(item, Flush):
@@ -224,6 +226,11 @@ class JsonRenderer:
             yield dump_json(found)
         elif isinstance(item, Record):
             yield dump_json(item.data())
+        elif isinstance(item, Records):
+            yield from map(dump_json, item.data())
+        elif isinstance(item, Items):
+            for one in item.each():
+                yield from self.render(one)
         elif isinstance(item, Block):
             data = item.data if isinstance(item.data, str) else item.data.decode("utf-8", "backslashreplace")
             yield from self._lines(data)
@@ -231,7 +238,7 @@ class JsonRenderer:
             yield from self.render(Text(item))
         elif isinstance(item, int):
             yield from self.render(Item(item))
-        elif isinstance(item, Done | EndLine):
+        elif isinstance(item, Done):
             yield from self.finish()
         elif not isinstance(item, Flush):
             raise TypeError(f"a dcmd may not yield {type(item).__name__}")

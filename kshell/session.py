@@ -8,11 +8,20 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple, TextIO
 
-from kshell.errors import Fault, KshellError, NoProcessError, NotFoundError, Reason, SymbolNotFoundError, repr_name
+from kshell.errors import (
+    Fault,
+    KshellError,
+    NoProcessError,
+    NotFoundError,
+    Reason,
+    SymbolNotFoundError,
+    UsageError,
+    repr_name,
+)
 from kshell.lang.numbers import show_base
 from kshell.memory.model import TOP, Memory
-from kshell.output import Item, Note, Output, Warn
-from kshell.registry import Registry
+from kshell.output import Note, Output, Warn
+from kshell.registry import Registry, Walker
 from kshell.variables import Variables
 
 if TYPE_CHECKING:
@@ -238,13 +247,11 @@ class Session:
     def variable(self, name: str) -> int:
         """Return the value of the variable *name*.
 
-        :raises KeyError: it is not defined; carries names that are near too
+        :raises KeyError: it is not defined
         """
         value = self.variables.get(name)
         if value is None:
-            from kshell.types.model import near_names
-
-            raise KeyError(name, *near_names(name, [variable.name for variable in self.variables]))
+            raise KeyError(name)
         return value
 
     def bind(self, bindings: Mapping[str, int] | None) -> None:
@@ -310,7 +317,7 @@ class Session:
         finally:
             self.dot, self.increment, self.direct_output = kept
 
-    def walk(self, name: str, address: int | None = None) -> Iterator[Item]:
+    def walk(self, name: str, address: int | None = None) -> Iterator[Output]:
         """Yield what the walker *name* finds, from *address* if one is given.
 
         :raises NotFoundError: no such walker
@@ -318,7 +325,25 @@ class Session:
         """
         from kshell.pipeline import walk
 
-        return walk(self, self.registry.find_walker(name), address)
+        try:
+            walker = self.registry.find_walker(name)
+        except NotFoundError:
+            found = self._walk_family(name)
+            if found is None:
+                raise
+            if address is not None:
+                raise UsageError(f"walker {name} takes no address") from None
+            walker, address = found
+        return walk(self, walker, address)
+
+    def _walk_family(self, name: str) -> tuple[Walker, int] | None:
+        """Return the walker that serves *name*, a name of the target's own, and where it starts; None if none does."""
+        if self._target is not None:
+            for walker in self.registry.families():
+                start = walker.family(self, name) if walker.family is not None else None
+                if start is not None:
+                    return walker, start
+        return None
 
     def format_number(self, value: int) -> str:
         """Return *value* in the current radix with a prefix where it needs one (the show-base rule)."""

@@ -13,7 +13,7 @@ from kshell.arguments import Abort, Call, Next, Values
 from kshell.binding import bind
 from kshell.errors import EvaluateError, KshellError, ParseError, UsageError
 from kshell.lang import ast
-from kshell.output import Block, Done, EndLine, Item, Note, Output, Record, Row, Table, Text, Warn
+from kshell.output import Block, Done, Item, Items, Note, Output, Record, Records, Row, Table, Text, Warn
 from kshell.pipeline import DcmdStage, Status, Stopped, TooDeep, VerbStage
 from kshell.registry import Dcmd
 
@@ -25,8 +25,8 @@ _MASK = (1 << 64) - 1
 
 
 def run_stage(
-    session: Session, stage: DcmdStage | VerbStage, call: Call, address: int | None, source: Iterator[Item] | None,
-    statuses: list[Status | None], position: int,
+    session: Session, stage: DcmdStage | VerbStage, call: Call, address: int | None,
+    source: Iterator[Item | Items] | None, statuses: list[Status | None], position: int,
 ) -> Iterator[Output]:
     """Run *stage* as often as it is due and yield its output; its status goes to ``statuses[position]``.
 
@@ -50,7 +50,7 @@ def run_stage(
         takes_count = not isinstance(stage.node, ast.Assign)
     if source is not None:
         call.loop = True
-        for item in source:
+        for item in Values(source):
             session.dot = item.value
             call.type = item.type
             if item.bindings is not session.bindings:
@@ -192,12 +192,12 @@ def call_dcmd(
             tabled = True
             yield item if item.yields or not dcmd.yields else item._replace(yields=dcmd.yields)
             continue
-        elif type(item) is Item and item.type is None and dcmd.yields:
-            item = Item(item.value, dcmd.yields)
+        elif isinstance(item, Item | Items) and item.type is None and dcmd.yields:
+            item = item._replace(type=dcmd.yields)
         yield item
 
 
-_SINGLE = (Row, Table, Text, Item, Block, Record, Note, Warn, str, int)
+_SINGLE = (Row, Table, Text, Item, Items, Block, Record, Records, Note, Warn, str, int)
 
 
 def assign(session: Session, node: ast.Assign) -> None:
@@ -214,17 +214,21 @@ def assign(session: Session, node: ast.Assign) -> None:
     session.variables[names[0]] = value
 
 
-def to_items(session: Session, outputs: Frame) -> Iterator[Item]:
+def to_items(session: Session, outputs: Frame) -> Iterator[Item | Items]:
     """Yield the values that *outputs* pass to the next stage. Lines of text are obeyed: each must be an expression.
 
     :raises Stopped: a line is not an expression (reported)
     """
     for item in _values(session, outputs):
         bindings = outputs.bindings
-        yield item if bindings is None or item.bindings is not None else item._replace(bindings=bindings)
+        if bindings is None:
+            yield item
+            continue
+        for one in item.each() if isinstance(item, Items) else (item,):
+            yield one if one.bindings is not None else one._replace(bindings=bindings)
 
 
-def _values(session: Session, outputs: Iterable[Output]) -> Iterator[Item]:
+def _values(session: Session, outputs: Iterable[Output]) -> Iterator[Item | Items]:
     yields: Any = None
     text = ""
     for item in outputs:
@@ -240,9 +244,13 @@ def _values(session: Session, outputs: Iterable[Output]) -> Iterator[Item]:
         elif type(item) is Record:
             for value in (item.value,) if isinstance(item.value, int) else item.value or ():
                 yield Item(value, item.type)
+        elif type(item) is Items:
+            yield item
+        elif type(item) is Records:
+            yield Items(item.values, item.type)
         elif type(item) is Text and item.value is not None:
             yield Item(item.value, item.type)
-        elif isinstance(item, Done | EndLine):
+        elif isinstance(item, Done):
             line, text = text, ""
             yield from _line_items(session, line)
         elif isinstance(item, Text | str | Block):

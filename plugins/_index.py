@@ -13,3 +13,6 @@ DCMDS: dict[str, tuple[str, str, str, bool]] = {
 WALKERS: dict[str, tuple[str, str, str, bool]] = {
     "kmem_cache": ("slab", "Walk the slab caches", "refused", False),
 }
+
+#: walkers that serve names of the target's own
+FAMILIES: tuple[str, ...] = ()

@@ -87,6 +87,34 @@ def find_cache(target: Target, name: str) -> Cache:
     raise NotFoundError("slab cache", name, near_names(name, names))
 
 
+#: caches whose objects are not the structure of the same name
+_TYPES = {
+    "filp": "file", "cred_jar": "cred", "files_cache": "files_struct", "inode_cache": "inode",
+    "proc_inode_cache": "proc_inode", "shmem_inode_cache": "shmem_inode_info", "sock_inode_cache": "socket_alloc",
+    "ext4_inode_cache": "ext4_inode_info", "xfs_inode": "xfs_inode", "btrfs_inode": "btrfs_inode",
+    "signal_cache": "signal_struct", "sighand_cache": "sighand_struct", "fs_cache": "fs_struct",
+    "radix_tree_node": "xa_node", "skbuff_head_cache": "sk_buff", "kmem_cache": "kmem_cache", "names_cache": "",
+    "sigqueue": "sigqueue", "mnt_cache": "mount", "kernfs_node_cache": "kernfs_node", "bdev_cache": "bdev_inode",
+    "mm_struct": "mm_struct", "pde_opener": "pde_opener", "TCP": "tcp_sock", "UDP": "udp_sock", "UNIX": "unix_sock",
+    "anon_vma_chain": "anon_vma_chain", "maple_node": "maple_node", "nsproxy": "nsproxy",
+}
+
+
+def object_type(target: Target, cache: Cache) -> str | None:
+    """Return the type of the objects of *cache*, None where its name and object size do not tell.
+
+    A cache that several kinds of object share (SLUB merges those of one size) is named after the first of them only.
+    """
+    if target.value("struct kmem_cache", cache.address).integer("refcount") > 1:
+        return None
+    name = _TYPES.get(cache.name, cache.name)
+    found = target.types.get(f"struct {name}") if name.isidentifier() else None
+    # a task's last member, the FPU state, is as large as this machine needs it: the object may be the smaller one
+    if found is None or not found.size or (found.size > cache.object_size and name != cache.name):
+        return None
+    return f"struct {name}"
+
+
 def _totals(target: Target, cache: Value) -> tuple[int | KshellError, int | KshellError]:
     """Return the numbers of slabs and objects over all nodes, or why they are not known."""
     slabs = objects = 0

@@ -77,13 +77,14 @@ class Kallsyms:
         address = self.address(number)
         size = 0
         follower = number + 1
-        if follower < len(self.values) and self.address(follower) == address:  # some kernels have thousands at one
-            follower = bisect_right(range(len(self.values)), address, lo=follower, key=self.address)
-        if follower < len(self.values):
+        while follower < len(self.values):
             beyond = self.address(follower)
-            # between absolute (per-CPU) and other symbols there is no memory
-            same = (address >> 63) == (beyond >> 63)
-            size = min(max(beyond - address, 0), MAX_SYMBOL_SIZE) if same else 0
+            if beyond != address:
+                # between absolute (per-CPU) and other symbols there is no memory
+                same = (address >> 63) == (beyond >> 63)
+                size = min(max(beyond - address, 0), MAX_SYMBOL_SIZE) if same else 0
+                break
+            follower += 1
         return Symbol(self.names.name(number), address, size, chr(self.letters[number]), self.module)
 
     def find(self, name: str) -> list[Symbol]:
@@ -97,6 +98,10 @@ class Kallsyms:
             start = self.address(first) if first < len(numbers) else TOP
             self._covered = start, self.address(numbers[-1]) + MAX_SYMBOL_SIZE if numbers else 0
         return self._covered
+
+    def lowest(self) -> int:
+        """Return an address below which no symbol lies that covers memory."""
+        return self.covered()[0]
 
     def at(self, address: int) -> Symbol | None:
         start, end = self.covered()
@@ -176,11 +181,11 @@ def choose_encoding(
     else:
         candidates = [Encoding.PLACE_RELATIVE]
     if stext is None or address is None:
-        # no witness: addresses must ascend, and not all be absolute
+        # no witness: addresses must ascend
         for encoding in candidates:
             step = max(len(values) // 1024, 1)
             found = [address_of(encoding, values[i], base, place + 4 * i) for i in range(0, len(values), step)]
-            if found == sorted(found) and found[-1] >= LOW:
+            if found == sorted(found):
                 return encoding
     else:
         for encoding in candidates:

@@ -52,6 +52,7 @@ class SymbolIndex:
         self.sources: list[SymbolSource] = list(sources)
         self._more = more
         self._private: PrivateSymbols | None = None
+        self._low = -1, 0
 
     @property
     def private(self) -> PrivateSymbols:
@@ -107,11 +108,23 @@ class SymbolIndex:
 
     def at(self, address: int) -> tuple[Symbol, int] | None:
         """Return the symbol that covers *address* and the offset in it, or None."""
+        if self._more is None and address < self._lowest():
+            return None
         for source in self._all():
             symbol = source.at(address)
             if symbol is not None:
                 return symbol, address - symbol.address
         return None
+
+    def _lowest(self) -> int:
+        """Return an address below which no symbol lies; pointers into the direct map need not be looked up."""
+        if self._private is not None and len(self._private):
+            return 0
+        if self._low[0] != len(self.sources):
+            # a source that does not tell may have symbols anywhere
+            starts = [getattr(source, "lowest", int)() for source in self.sources]
+            self._low = len(self.sources), min(starts, default=0)
+        return self._low[1]
 
     def near(self, name: str, limit: int = 3) -> list[str]:
         """Return names that look like *name*, for "did you mean"."""

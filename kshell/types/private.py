@@ -31,6 +31,10 @@ class PrivateSymbols:
                     if symbol.address <= address < symbol.address + max(symbol.size, 1)]
         return max(covering, key=lambda symbol: symbol.address, default=None)
 
+    def lowest(self) -> int:
+        """Return an address below which no symbol lies."""
+        return min((symbol.address for symbol in self._symbols.values()), default=1 << 64)
+
     def starting(self, prefix: str, limit: int) -> Sequence[str]:
         return sorted(name for name in self._symbols if name.startswith(prefix))[:limit]
 

@@ -40,6 +40,10 @@ class SymbolList:
     def find(self, name: str) -> list[Symbol]:
         return [self._symbol(number) for number in self._numbers.get(name, ())]
 
+    def lowest(self) -> int:
+        """Return an address below which no symbol lies."""
+        return self._addresses[0] if self._addresses else 1 << 64
+
     def at(self, address: int) -> Symbol | None:
         position = bisect_right(self._addresses, address) - 1
         if position < 0:

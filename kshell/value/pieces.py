@@ -13,24 +13,34 @@ from kshell.value.value import WRAP, ValueTarget
 from kshell.value.vector import SMALL_GAP, groups
 
 
-class Piece(NamedTuple):
-    """A member of one object: where it is, in which memory, and its bytes."""
+class Pieces(NamedTuple):
+    """One member of many objects.
 
-    address: int
+    :ivar space: the memory it is in; ``starts`` and ``offset``: where, for each object
+    :ivar data: its bytes, or None where they cannot be read; :meth:`whole` says whether there are such
+    """
+
     space: Memory
-    data: bytes
+    starts: Sequence[int]
+    offset: int
+    data: list[bytes | None]
+
+    def address(self, number: int) -> int:
+        """Return where the member of object *number* is."""
+        return (self.starts[number] + self.offset) & WRAP
 
 
 def pieces(
     target: ValueTarget, addresses: Sequence[int], space: Memory, routes: list[Route],
-) -> list[list[Piece | Fault]]:
-    """Return for each of *routes* the members of the objects at *addresses* of *space*, or why one cannot be read.
+) -> list[Pieces]:
+    """Return for each of *routes* the members of the objects at *addresses* of *space*.
 
-    Members that lie close together are read at once; pointers on the way are followed for all objects together.
+    Members that lie close together are read at once; pointers on the way are followed for all objects together. A
+    group that cannot be read whole for an object is tried member by member.
     """
     order = target.arch.byteorder
     ends: dict[tuple[int, ...], tuple[Sequence[int], Memory]] = {(): (addresses, space)}
-    columns: list[list[Piece | Fault]] = [[] for _ in routes]
+    columns: list[Pieces | None] = [None] * len(routes)
     for group in groups(routes, SMALL_GAP):
         for depth in range(1, len(group.hops) + 1):
             if group.hops[:depth] not in ends:
@@ -40,23 +50,18 @@ def pieces(
                 ends[group.hops[:depth]] = found, through(before, target.kernel)
         starts, memory = ends[group.hops]
         rows = memory.read_many([(start + group.low) & WRAP for start in starts], group.size)
+        lost = [number for number, row in enumerate(rows) if row is None]
         for number in group.numbers:
             route = routes[number]
-            at, end, offset = route.offset - group.low, route.offset - group.low + route.size, route.offset
-            columns[number] = [
-                _single(target, addresses[place], space, route) if row is None
-                else Piece((start + offset) & WRAP, memory, row[at:end])
-                for place, (row, start) in enumerate(zip(rows, starts, strict=True))]
-    return columns
-
-
-def _single(target: ValueTarget, address: int, space: Memory, route: Route) -> Piece | Fault:
-    """Return one member, read on its own."""
-    try:
-        for hop in route.hops:
-            address = int.from_bytes(space.read((address + hop) & WRAP, 8), target.arch.byteorder)
-            space = through(space, target.kernel)
-        place = (address + route.offset) & WRAP
-        return Piece(place, space, space.read(place, route.size))
-    except Fault as fault:
-        return fault
+            at, end = route.offset - group.low, route.offset - group.low + route.size
+            if not lost:
+                data: list[bytes | None] = [row[at:end] for row in rows]  # type: ignore[index]
+            else:
+                data = [None if row is None else row[at:end] for row in rows]
+                for place in lost:
+                    try:
+                        data[place] = memory.read((starts[place] + route.offset) & WRAP, route.size)
+                    except Fault:
+                        continue
+            columns[number] = Pieces(memory, starts, route.offset, data)
+    return [column for column in columns if column is not None]
