@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated
 
-from kshell.api import Decimal, KshellError, Option, Output, Record, Session, dcmd
+from kshell.api import Decimal, Flag, KshellError, Option, Output, Record, Session, dcmd
 from kshell.linux import clock, printk, uts
+from kshell.linux.kernel import build_id
 
 FLAGS = ((11, "of"), (10, "df"), (9, "if"), (8, "tf"), (7, "sf"), (6, "zf"), (4, "af"), (2, "pf"), (0, "cf"))
 PAIRS = (("rax", "r9"), ("rbx", "r10"), ("rcx", "r11"), ("rdx", "r12"), ("rsi", "r13"), ("rdi", "r14"), ("r8", "r15"))
@@ -14,17 +15,23 @@ SEGMENTS = (("cs", "ds", "es", "fs"), ("gs", "gs_base", "kernel_gs_base"), ("tra
 
 
 @dcmd("status", group="Kernel")
-def status(session: Session) -> Iterator[Output]:
+def status(
+    session: Session,
+    verbose: Annotated[bool, Flag("-v", "count the pages that are held, and those missing, by reason")],
+) -> Iterator[Output]:
     """Say what is being looked at, how it was found, and what is missing.
 
     Examples:
       ::status
+      ::status -v
       ::status ! cat
     """
     if not session.has_target:
         yield Record(["debugging empty target"], lambda: {"kind": "empty"})
         return
     found = dict(_facts(session))
+    if verbose:
+        found |= _pages(session)
     yield Record(_lines(session, found), lambda: {key.replace(" ", "_"): value for key, value in found.items()})
 
 
@@ -45,6 +52,11 @@ def _facts(session: Session) -> Iterator[tuple[str, str]]:
     yield "mode", {"r": "read-only", "r+": "read-write, in place", "c": "copy on write"}.get(target.mode, target.mode)
     target.symbols  # noqa: B018 - found when first asked for, and told in the findings
     target.types  # noqa: B018
+    built = build_id(target)
+    if built is not None:
+        yield "build id", built
+    if not target.live and target.vmcoreinfo is not None and target.vmcoreinfo.crash_time is not None:
+        yield "crashed", _date(target.vmcoreinfo.crash_time * clock.NS)
     if not target.live or target.vmcoreinfo is not None:
         try:
             found = clock.read_clock(target)
@@ -59,6 +71,23 @@ def _facts(session: Session) -> Iterator[tuple[str, str]]:
     yield from target.findings.items()
     context = session.context
     yield "process context", f"{context.pid} ({context.comm})" if context else "none"
+
+
+def _pages(session: Session) -> dict[str, str]:
+    """Return how many pages the memory holds, and how many it lacks for each reason. Looks at all that is known."""
+    held, missing = 0, dict[str, int]()
+    size = session.target.arch.page_size
+    for run in session.target.physical.ranges():
+        count = (run.end - run.start) // size
+        if run.held:
+            held += count
+        else:
+            why = run.reason.name.lower() if run.reason is not None else "missing"
+            missing[why] = missing.get(why, 0) + count
+    if not held and not missing:
+        return {"pages": "nothing tells which pages there are"}
+    return {"pages held": f"{held:,} ({held * size >> 20:,} MiB)",
+            **{f"pages {why}": f"{count:,} ({count * size >> 20:,} MiB)" for why, count in missing.items()}}
 
 
 def _lines(session: Session, facts: dict[str, str]) -> Iterator[str]:

@@ -18,3 +18,10 @@ def require_kernel(target: Target) -> None:
     """
     if isinstance(target.kernel, Unavailable):
         raise KshellError(f"kernel memory cannot be read: {target.kernel.why}", hint=target.kernel.hint)
+
+
+def build_id(target: Target) -> str | None:
+    """Return the build id in the kernel's own notes, in hexadecimal; None when they cannot be found or read."""
+    from kshell.target.vmlinux import image_build_id
+
+    return image_build_id(target)
