@@ -13,6 +13,7 @@ import compileall
 import json
 import os
 import select
+import shutil
 import statistics
 import subprocess
 import sys
@@ -177,6 +178,52 @@ def output(table: Table, runs: int, dump: str) -> None:
     table.row("init_task,0t100000/X, beside opening only", format.seconds, empty.seconds)
 
 
+def compressed(table: Table, runs: int, dump: str, vmlinux: str) -> None:
+    """The same memory as kdump dumps, beside the ELF dump, drgn on it, and the codecs alone; a sparse TiB."""
+    with tempfile.TemporaryDirectory() as folder:
+        small = f"{folder}/kdump.zlib"
+        for codec in ("zlib", "lzo", "snappy", "zstd"):
+            path = f"{folder}/kdump.{codec}"
+            Measured().run([PYTHON, "-m", "kshell", "convert", "-q", "-c", codec, dump, path])
+            ours, _ = case(table, "decode", runs, path, None)
+            table.row(f"kdump-{codec}, all pages, beside the codec x cores", ours.times("seconds"),
+                      ours.times("codec"), 1.25)
+        sparse = f"{folder}/sparse"
+        make_sparse(dump, sparse)
+        elf, kdump, theirs, huge = (Measured() for _ in range(4))
+        keep = {"XDG_CACHE_HOME": f"{folder}/cache"}
+        for number in range(runs + 1):
+            for measured, path in ((elf, dump), (kdump, small), (huge, sparse)):
+                measured.run([PYTHON, "-m", "kshell", "-e", "::ps", path], keep)
+                if not number:
+                    measured.seconds.clear()
+            theirs.run([PYTHON, "-c", DRGN_PS, small, vmlinux])
+        table.row("::ps on kdump-zlib, beside the ELF dump", kdump.seconds, elf.seconds, 1.3)
+        table.row("  beside drgn on the same kdump", kdump.seconds, theirs.seconds, 0.5)
+        table.row("  peak memory", [kdump.peak], goal=150, unit="MiB")
+        table.row("::ps on a sparse ELF of 1 TiB, beside 256 MiB", huge.seconds, elf.seconds, 1.3)
+        table.row("  peak memory", [huge.peak], goal=150, unit="MiB")
+
+
+def make_sparse(dump: str, path: str) -> None:
+    """Write the ELF dump *dump* with one more segment: a TiB of holes at physical 1 TiB."""
+    from kshell.memory.elfcore import EHDR, PHDR
+
+    shutil.copyfile(dump, path)  # not read: a child's peak memory begins with its parent's
+    with open(path, "r+b") as file:
+        fields = list(EHDR.unpack(file.read(EHDR.size)))
+        file.seek(fields[5])
+        table = file.read(fields[10] * PHDR.size)
+        end = -(-os.fstat(file.fileno()).st_size // 4096) * 4096
+        hole = -(-(end + len(table) + PHDR.size) // 4096) * 4096
+        fields[5], fields[10] = end, fields[10] + 1
+        file.seek(0)
+        file.write(EHDR.pack(*fields))
+        file.seek(end)
+        file.write(table + PHDR.pack(1, 7, hole, 0, 1 << 40, 1 << 40, 1 << 40, 0))
+        file.truncate(hole + (1 << 40))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -204,6 +251,7 @@ def main() -> int:
     table.row("one translation in the TLB", [t / 100_000 for t in ours.times("seconds")], goal=1000, unit="ns")
     table.row("one address of a vector translation", [t / 1e9 for t in ours.times("vector")], goal=50, unit="ns")
     table.row("  by page tables (vmalloc)", [t / 1e9 for t in ours.times("walked")], goal=50, unit="ns")
+    compressed(table, runs, dump, vmlinux)
     if not options.quick:
         big, vmlinux = images("big")
         ours, theirs = case(table, "tasks", runs, big, vmlinux)
