@@ -26,6 +26,7 @@ from kshell.api import (
     show_base,
 )
 
+RADIXES = range(2, 17)
 COMMAND = Word("command", "a command line; quote it")
 Expression = Annotated[list[str], Word("expr", "an expression in .")]
 
@@ -40,8 +41,32 @@ def echo(session: Session, words: Annotated[list[Argument], Word("arg")]) -> Ite
       ::echo hello
       ::echo $[init_task+8]
     """
-    shown = (word if isinstance(word, str) else show_base(word, session.radix).removeprefix("0x") for word in words)
+    shown = (word if isinstance(word, str) else _bare(word, session.radix) for word in words)
     yield Text("".join(word + " " for word in shown))
+
+
+def _bare(value: int, radix: int) -> str:
+    """Return *value* in *radix* without a prefix."""
+    text = show_base(value, radix)
+    return text[2:] if text[0] == "0" and len(text) > 2 else text
+
+
+@dcmd("$d", group="Language")
+def radix(session: Session, address: int | None) -> Iterator[Output]:
+    """Show the radix of numbers without a prefix, or set it for input and output.
+
+    The new one is itself read in the present one: 0t10$d is safe.
+
+    Examples:
+      $d
+      0t10$d; 10=X; 0t16$d
+    """
+    if address is None:
+        yield Text(f"radix = {session.radix} base ten")
+    elif address not in RADIXES:
+        raise UsageError(f"0t{address} is no radix: it is 2 to 0t16")
+    else:
+        session.radix = address
 
 
 @dcmd("eval", group="Language")

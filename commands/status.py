@@ -14,7 +14,7 @@ PAIRS = (("rax", "r9"), ("rbx", "r10"), ("rcx", "r11"), ("rdx", "r12"), ("rsi", 
 SEGMENTS = (("cs", "ds", "es", "fs"), ("gs", "gs_base", "kernel_gs_base"), ("trapno", "err", "cr2", "cr3"))
 
 
-@dcmd("status", group="Kernel")
+@dcmd("status", aliases=("$?",), group="Kernel")
 def status(
     session: Session,
     verbose: Annotated[bool, Flag("-v", "count the pages that are held, and those missing, by reason")],

@@ -164,5 +164,9 @@ class Done(NamedTuple):
     """A statement of a file of commands has ended: so do its line, its table and the count of its errors."""
 
 
+class EndLine(NamedTuple):
+    """A statement of an obeyed string has ended, and so does its line if it is open."""
+
+
 # What a dcmd may yield: a str is Text, an int is an Item.
-Output = Union[Row, Table, Text, Item, Items, Block, Record, Records, Note, Warn, Flush, Done, str, int]  # noqa: UP007
+Output = Union[Row, Table, Text, Item, Items, Block, Record, Records, Note, Warn, Flush, Done, EndLine, str, int]  # noqa: UP007

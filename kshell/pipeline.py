@@ -18,7 +18,7 @@ from kshell.arguments import Argument, Call
 from kshell.errors import EvaluateError, KshellError, NotFoundError, ParseError, UsageError
 from kshell.lang import ast
 from kshell.lang.parser import Parser
-from kshell.output import Item, Items, Output
+from kshell.output import EndLine, Item, Items, Output
 from kshell.registry import Dcmd, Walker
 
 if TYPE_CHECKING:
@@ -205,6 +205,7 @@ def obey(session: Session, text: str) -> Generator[Output, None, Status]:
                 status = yield from run_statement(session, statement, string=True)
             except EvaluateError as error:
                 raise ParseError(str(error), text, error.start, error.end, hint=error.hint) from error
+            yield EndLine()
     return status
 
 

@@ -14,7 +14,21 @@ from typing import Any, Protocol
 from kshell.errors import Fault, KshellError
 from kshell.escape import escape
 from kshell.lang.numbers import show_base
-from kshell.output import Block, Column, Done, Flush, Item, Items, Output, Record, Records, Row, Table, Text
+from kshell.output import (
+    Block,
+    Column,
+    Done,
+    EndLine,
+    Flush,
+    Item,
+    Items,
+    Output,
+    Record,
+    Records,
+    Row,
+    Table,
+    Text,
+)
 
 _EXACT = (1 << 53) - 1
 _HEADER = "\x1b[4m", "\x1b[24m"
@@ -174,6 +188,8 @@ class TextRenderer:
             return self._text(escape(item, "\n\t") + "\n")
         if isinstance(item, int):
             return self.render(Item(item))
+        if isinstance(item, EndLine):
+            return self.end_line()
         if isinstance(item, Done):
             return tuple(self.finish())
         if isinstance(item, Flush):
@@ -238,7 +254,7 @@ class JsonRenderer:
             yield from self.render(Text(item))
         elif isinstance(item, int):
             yield from self.render(Item(item))
-        elif isinstance(item, Done):
+        elif isinstance(item, Done | EndLine):
             yield from self.finish()
         elif not isinstance(item, Flush):
             raise TypeError(f"a dcmd may not yield {type(item).__name__}")

@@ -13,7 +13,7 @@ from kshell.arguments import Abort, Call, Next, Values
 from kshell.binding import bind
 from kshell.errors import EvaluateError, KshellError, ParseError, UsageError
 from kshell.lang import ast
-from kshell.output import Block, Done, Item, Items, Note, Output, Record, Records, Row, Table, Text, Warn
+from kshell.output import Block, Done, EndLine, Item, Items, Note, Output, Record, Records, Row, Table, Text, Warn
 from kshell.pipeline import DcmdStage, Status, Stopped, TooDeep, VerbStage
 from kshell.registry import Dcmd
 
@@ -250,7 +250,7 @@ def _values(session: Session, outputs: Iterable[Output]) -> Iterator[Item | Item
             yield Items(item.values, item.type)
         elif type(item) is Text and item.value is not None:
             yield Item(item.value, item.type)
-        elif isinstance(item, Done):
+        elif isinstance(item, Done | EndLine):
             line, text = text, ""
             yield from _line_items(session, line)
         elif isinstance(item, Text | str | Block):
