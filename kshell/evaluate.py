@@ -53,7 +53,7 @@ class Environment(Protocol):
     def variable(self, name: str) -> int:
         """Return a variable's value.
 
-        :raises KeyError: it is not defined
+        :raises KeyError: it is not defined; its arguments are the name and names that are near
         """
 
     def read(self, address: int, size: int, space: str) -> bytes:
@@ -159,8 +159,10 @@ def _converted(node: ast.Expression, convert: Callable[..., int], *arguments: st
 def _variable(node: ast.VarRef, env: Environment) -> int:
     try:
         return env.variable(node.name) & MASK
-    except KeyError:
-        raise _failed(node, f"variable '{node.name}' is not defined") from None
+    except KeyError as error:
+        near = " or ".join(f"<{name}" for name in error.args[1:])
+        guess = f"; did you mean {near}?" if near else ""
+        raise _failed(node, f"variable '{node.name}' is not defined{guess}") from None
 
 
 def _symbol(node: ast.SymbolRef, env: Environment, suggest: Suggest | None) -> int:

@@ -247,11 +247,13 @@ class Session:
     def variable(self, name: str) -> int:
         """Return the value of the variable *name*.
 
-        :raises KeyError: it is not defined
+        :raises KeyError: it is not defined; carries names that are near too
         """
         value = self.variables.get(name)
         if value is None:
-            raise KeyError(name)
+            from kshell.types.model import near_names
+
+            raise KeyError(name, *near_names(name, [variable.name for variable in self.variables]))
         return value
 
     def bind(self, bindings: Mapping[str, int] | None) -> None:
