@@ -416,8 +416,9 @@ class Session:
         """Append input and output to the file *path* from now on."""
         try:
             log = open(path, "a", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115 - kept open
-        except OSError as error:
-            raise KshellError(f"cannot log to {repr_name(path)}: {error.strerror}") from error
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            raise KshellError(f"cannot log to {repr_name(path)}: {why}") from error
         self.stop_log()
         self._log, self.log_path = log, path
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import time
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from tests.conformance.run import KERNEL, Case, Machine, cases, check
 
 EXPECTED = "syntax error near"
@@ -56,3 +61,25 @@ def test_7_4_naked_address_keeps_the_evaluated_arguments() -> None:
 def test_3_a_lone_dollar_is_the_status() -> None:
     machine = Machine()
     assert machine.run("$").errors == machine.run("$?").errors
+
+
+_PIECES = st.sampled_from([
+    "1", "0t10", "ff", "init_task", "nosuch", ".", "+", "-", "^", "&", "*", "%", "%%", "#", "~", "(", ")", "<x", "<9",
+    ",", ",2", ">x", ">/c/y", "=", "/", "\\", "@", "?", "X", "J", "s", "4", "n", "v", "W", "L", "::echo", "::eval",
+    "::map", "::grep", "::head", "::dump", "::nosuch", "$[", "]", "$d", "|", ";", "\n", " ", "'", '"', "//", "\t",
+    "'.+1'", '"1=X"', "<<", ">>", "==", "\0", "\x1b", "é", "`",
+])
+
+
+@given(st.lists(_PIECES, max_size=12).map("".join))
+@settings(max_examples=300, deadline=None)
+def test_3_any_line_is_obeyed_or_refused(line: str) -> None:
+    """Also behind the parser: a line prints something, or a named error, in time. No ! is among them: no shell runs."""
+    machine = Machine(writable=True)
+    start = time.monotonic()
+    said = machine.run(line, "script")
+    assert time.monotonic() - start < 5
+    assert "bug in kshell" not in said.err
+    assert "\x1b" not in said.raw + said.err
+    assert machine.session.nesting == 0
+    assert 0 <= machine.session.dot < 1 << 64

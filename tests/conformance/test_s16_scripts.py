@@ -292,6 +292,7 @@ def test_11_1_log(folder: Path) -> None:
     assert "1" in text.split()
     assert "unknown symbol name" in text
     assert "2" not in text.split()
+    assert machine.run("::log 'a\0b'").errors == ['::log: cannot log to "a\\x00b": embedded null byte']
     assert machine.run("::log -d").errors == ["::log: no log is active"]
 
 
