@@ -11,7 +11,6 @@ from kshell.api import (
     Dcmd,
     FileName,
     Flag,
-    KshellError,
     ModuleName,
     NotFoundError,
     Output,
@@ -19,6 +18,7 @@ from kshell.api import (
     Session,
     Text,
     UsageError,
+    Warn,
     Word,
     dcmd,
     load_module,
@@ -166,11 +166,15 @@ def dmods(
 
 
 @dcmd("which", aliases=("whence",), group="Help")
-def which(session: Session, names: Annotated[list[str], Word("name")]) -> Iterator[Output]:
+def which(
+    session: Session, verbose: Annotated[bool, Flag("-v", "all that have the name, the first one is run")],
+    names: Annotated[list[str], Word("name")],
+) -> Iterator[Output]:
     """Say which module a dcmd or walker comes from.
 
     Examples:
       ::which ps
+      ::which -v list
       ::which kmem_cache
     """
     if not names:
@@ -179,10 +183,14 @@ def which(session: Session, names: Annotated[list[str], Word("name")]) -> Iterat
     entries += [("walker", entry) for entry in session.registry.walkers()]
     for name in names:
         found = [(word, entry) for word, entry in entries if entry.name == name.removeprefix("::")]
-        for word, entry in found:
-            yield Text(f"{entry.name} is a {word} from module {entry.module}")
+        for kind in ("dcmd", "walker"):
+            same = [entry for word, entry in found if word == kind]
+            for entry in same[:1]:
+                yield Text(f"{entry.name} is a {kind} from module {entry.module}")
+            for at, entry in enumerate(same if verbose else (), 1):
+                yield Text(f"  [{at}] {entry.module}`{entry.name}")
         if not found:
-            raise KshellError(f"{name} not found")
+            yield Warn(f"{name} not found")
 
 
 @dcmd("load", group="Help")

@@ -42,6 +42,7 @@ NM_COLUMNS = (
 def nm(
     session: Session, address: int | None,
     global_: Annotated[bool, Flag("-g", "global symbols only")],
+    private: Annotated[bool, Flag("-P", "those that ::nmadd added only")],
     by_name: Annotated[bool, Flag("-n", "sorted by name")],
     by_value: Annotated[bool, Flag("-v", "sorted by address")],
     kinds: Annotated[str | None, Option("-t", "func|objt|noty", "of these kinds, joined by commas")],
@@ -70,15 +71,20 @@ def nm(
     except re.error as error:
         raise UsageError(f"{pattern}: {error}") from None
     wanted: Iterable[Symbol] = (
-        symbol for symbol in _all(session, module)
+        symbol for symbol in (session.target.symbols.private if private else _all(session, module))
         if matches(symbol.name) and (not global_ or symbol.type.isupper())
         and (letters is None or symbol.type in letters))
     if by_name:
         wanted = sorted(wanted, key=lambda symbol: symbol.name)
     elif by_value:
         wanted = sorted(wanted, key=lambda symbol: symbol.address)
+    some = False
     for symbol in wanted:
+        some = True
         yield _row(symbol)
+    if not some:
+        hint = "::nmadd adds one" if private else "the pattern is a regular expression; ::nm has all of them"
+        raise KshellError("no symbol matches", hint=hint)
 
 
 def _all(session: Session, module: str | None) -> Iterator[Symbol]:

@@ -68,6 +68,8 @@ class Options:
         self.array_str_limit: int | None = 1024
         self.symbol_distance = 0
         self.width = 80
+        #: the width was set by hand: the terminal's is no longer asked for
+        self.width_fixed = False
         self.prompt = "> "
 
 

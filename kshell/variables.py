@@ -99,7 +99,12 @@ class Variables:
         self._set[name] = (old or Variable(name))._replace(value=value & _MASK)
 
     def tag(self, name: str, tagged: bool) -> None:
-        """Tag or untag a variable that is set."""
+        """Tag or untag a variable that is set.
+
+        :raises KshellError: it is computed, or a register
+        """
+        if name not in self._set:
+            raise KshellError(f"cannot modify read-only variable '{name}'")
         self._set[name] = self._set[name]._replace(tagged=tagged)
 
     def unset(self, name: str) -> None:

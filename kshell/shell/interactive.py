@@ -65,7 +65,8 @@ def _obey(session: Session, console: Console, text: str) -> None:
     paged = PagedOutput(sys.stdout, sys.stderr, enabled=session.options.pager and may_page())
     console.out, console.err = paged, paged.errors_stream
     console.shown = len(_plain_prompt(session)) if "\n" not in text else None
-    session.options.width = max(shutil.get_terminal_size().columns, 40)
+    if not session.options.width_fixed:
+        session.options.width = max(shutil.get_terminal_size().columns, 40)
     try:
         run_text(session, console, text, string=False, recover=False)
     except PagerQuit:
@@ -127,6 +128,8 @@ def _keys(completer: KshellCompleter) -> KeyBindings:
 
 
 def _plain_prompt(session: Session) -> str:
+    if session.options.prompt != "> ":
+        return session.options.prompt
     mark = "! " if session.has_target and session.target.writable else "> "
     if session.context is not None:
         return f"pid {session.context.pid}{mark}"
