@@ -15,7 +15,7 @@ from kshell.target.space import AddressSpace, Linear
 from kshell.target.target import Target
 from kshell.target.vmcoreinfo import Vmcoreinfo
 from kshell.types.btf import Btf
-from kshell.types.kallsyms import load_kallsyms
+from kshell.types.kallsyms import Kallsyms, load_kallsyms
 from kshell.types.names import SymbolIndex, TypeIndex
 
 START_KERNEL_MAP = 0xFFFF_FFFF_8000_0000
@@ -30,14 +30,15 @@ IMAGE_RUNS = (
 )
 
 
-def attach_kernel(target: Target, physical: Memory, info: Vmcoreinfo) -> None:
+def attach_kernel(target: Target, physical: Memory, info: Vmcoreinfo, space: AddressSpace | None = None) -> None:
     """Find the kernel that *info* describes in *physical* memory and give *target* its spaces, symbols and types.
 
+    :param space: the kernel's address space, where it was found without *info*
     :raises OpenError: VMCOREINFO lacks what is needed, or its page tables are not in this memory
     """
     target.physical, target.vmcoreinfo, target.release = physical, info, info.release
     try:
-        space = _kernel_space(target, physical, info)
+        space = space or _kernel_space(target, physical, info)
     except FormatError as error:  # a value of VMCOREINFO that is none
         raise OpenError(target.path, str(error), kind="symbols", hint=error.hint) from error
     target.kernel = space
@@ -103,16 +104,34 @@ def _make_symbols(target: Target) -> SymbolIndex:
     """Read kallsyms; a damaged table costs the symbols, not the target."""
     index = SymbolIndex([], more=lambda: modules.symbol_sources(target))
     assert target.vmcoreinfo is not None
+    how = "kallsyms in the image"
     try:
-        table = load_kallsyms(target.kernel, target.vmcoreinfo.symbol)
+        if target.vmcoreinfo.symbol("kallsyms_names") is None:
+            table, how = scanned_kallsyms(target), "kallsyms in the image, found by the shape of its tables"
+        else:
+            table = load_kallsyms(target.kernel, target.vmcoreinfo.symbol)
     except KshellError as error:
         target.findings["symbols"] = f"none: {error}"
         return index
     index.add(table)
-    target.findings["symbols"] = f"{len(table)} (kallsyms in the image)"
+    target.findings["symbols"] = f"{len(table)} ({how})"
     _tell_cache(target)
     _add_windows(target, index)
     return index
+
+
+def scanned_kallsyms(target: Target) -> Kallsyms:
+    """Return the symbols of a kernel that does not tell where its kallsyms is (before Linux 6.0).
+
+    :raises FormatError: it is not found, or damaged
+    """
+    from kshell.target.image import find_image, image_bytes
+    from kshell.types.kallsyms_scan import scan_kallsyms
+
+    space = target.kernel
+    if not isinstance(space, AddressSpace):
+        raise FormatError("VMCOREINFO does not tell where kallsyms is (Linux before 6.0)")
+    return scan_kallsyms(list(image_bytes(space, find_image(space)))).table
 
 
 def _tell_cache(target: Target) -> None:

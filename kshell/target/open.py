@@ -143,6 +143,7 @@ def _target_of(dump: ElfCore | Kdump, path: str, mode: str, described: list[byte
     target.findings["image"] = dump.describe()
     if dump.complete is not None:
         target.findings["missing"] = dump.complete
+    target.cpus = read_cpus(dump.notes, dump.arch)
     info = best_vmcoreinfo(described)
     if info is not None:
         attach_kernel(target, physical, info)
@@ -152,12 +153,14 @@ def _target_of(dump: ElfCore | Kdump, path: str, mode: str, described: list[byte
         raise OpenError(path, why, kind="symbols",
                         hint="copy the dump again" if dump.complete else
                         "QEMU writes VMCOREINFO with -device vmcoreinfo and qemu_fw_cfg.ko loaded in the guest")
-    target.cpus = read_cpus(dump.notes, dump.arch)
     return target
 
 
 def _attach_found(target: Target, physical: Memory) -> bool:
-    """Look for VMCOREINFO in the memory itself; attach the first kernel whose page tables are where it says."""
+    """Look for VMCOREINFO in the memory itself; attach the first kernel whose page tables are where it says.
+
+    Where there is none the other roads are tried.
+    """
     from kshell.target.scan import find_vmcoreinfo
 
     for address, info in find_vmcoreinfo(physical):
@@ -167,7 +170,9 @@ def _attach_found(target: Target, physical: Memory) -> bool:
             continue
         target.findings["VMCOREINFO"] = f"not in the dump's notes; found in its memory at physical 0x{address:x}"
         return True
-    return False
+    from kshell.target.roads import attach_by_roads
+
+    return attach_by_roads(target, physical, target.cpus)
 
 
 def best_vmcoreinfo(descriptions: list[bytes]) -> Vmcoreinfo | None:

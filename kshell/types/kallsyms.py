@@ -77,14 +77,13 @@ class Kallsyms:
         address = self.address(number)
         size = 0
         follower = number + 1
-        while follower < len(self.values):
+        if follower < len(self.values) and self.address(follower) == address:  # some kernels have thousands at one
+            follower = bisect_right(range(len(self.values)), address, lo=follower, key=self.address)
+        if follower < len(self.values):
             beyond = self.address(follower)
-            if beyond != address:
-                # between absolute (per-CPU) and other symbols there is no memory
-                same = (address >> 63) == (beyond >> 63)
-                size = min(max(beyond - address, 0), MAX_SYMBOL_SIZE) if same else 0
-                break
-            follower += 1
+            # between absolute (per-CPU) and other symbols there is no memory
+            same = (address >> 63) == (beyond >> 63)
+            size = min(max(beyond - address, 0), MAX_SYMBOL_SIZE) if same else 0
         return Symbol(self.names.name(number), address, size, chr(self.letters[number]), self.module)
 
     def find(self, name: str) -> list[Symbol]:
@@ -181,11 +180,11 @@ def choose_encoding(
     else:
         candidates = [Encoding.PLACE_RELATIVE]
     if stext is None or address is None:
-        # no witness: addresses must ascend
+        # no witness: addresses must ascend, and not all be absolute
         for encoding in candidates:
             step = max(len(values) // 1024, 1)
             found = [address_of(encoding, values[i], base, place + 4 * i) for i in range(0, len(values), step)]
-            if found == sorted(found):
+            if found == sorted(found) and found[-1] >= LOW:
                 return encoding
     else:
         for encoding in candidates:

@@ -15,7 +15,7 @@ from pathlib import Path
 from .cache import cache_root
 from .progress import RigUnavailable, progress, step
 
-SUITES = ("bookworm", "bookworm-updates", "bullseye")  # bullseye: the last Debian whose kernel, 5.10, has no BTF
+SUITES = ("bookworm", "bookworm-updates", "bullseye")  # bullseye has Linux 5.10
 SECURITY_SUITE = "bookworm-security"
 DEFAULT_MIRROR = "http://deb.debian.org/debian"
 DEFAULT_SECURITY_MIRROR = "http://deb.debian.org/debian-security"

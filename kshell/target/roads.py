@@ -1,0 +1,87 @@
+"""The roads to a kernel that no VMCOREINFO tells of, in order: a CPU's registers, then a look for its page tables.
+
+Either gives an address space; its page tables tell where the kernel image is, the image's text which kernel it is, and
+its kallsyms (:mod:`kshell.types.kallsyms_scan`) where everything else is. What was found is written down as VMCOREINFO
+would have it, so that all above works alike; ``Target.findings`` tells how it was found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kshell.arch.model import Arch
+from kshell.errors import FormatError, KshellError
+from kshell.memory.model import Memory
+from kshell.target.image import START, Image, banner, find_image, image_bytes
+from kshell.target.kernel import attach_kernel
+from kshell.target.space import AddressSpace
+from kshell.target.target import Cpu, Target
+from kshell.target.toplevel import kernel_roots, kernel_space
+from kshell.target.vmcoreinfo import Vmcoreinfo
+from kshell.types.kallsyms_scan import scan_kallsyms
+
+LA57 = 1 << 12  # of CR4
+PTI_USER = 1 << 12  # of CR3: the half of the two top tables that user code runs on
+FRAME = 0x000F_FFFF_FFFF_F000
+LINKED = 0xFFFF_FFFF_8100_0000  # where x86-64 kernels are linked to, CONFIG_PHYSICAL_START being 16 MiB everywhere
+
+
+def attach_by_roads(target: Target, physical: Memory, cpus: list[Cpu]) -> bool:
+    """Find a kernel in *physical* without VMCOREINFO and attach it to *target*; False when there is none."""
+    for space, image, how in _spaces(physical, target.arch, cpus):
+        runs = list(image_bytes(space, image))
+        text = banner(runs)
+        if text is None:
+            continue
+        places: dict[str, int] = {}
+        try:
+            found = scan_kallsyms(runs)
+            places = dict(found.places)
+            for name in ("_stext", "init_uts_ns", "swapper_pg_dir"):
+                known = found.table.find(name)
+                if known:
+                    places[name] = known[0].address
+            told = "by the shape of its tables"
+        except FormatError as error:
+            told = f"not found: {error}"
+        info = _describe(space, image, text, places)
+        attach_kernel(target, physical, info, space)
+        target.findings["kernel"] = f"{info.release}, {space.format.levels}-level page tables found by {how}"
+        target.findings["VMCOREINFO"] = "none in the dump or its memory"
+        target.findings["kallsyms"] = told
+        return True
+    return False
+
+
+def _spaces(physical: Memory, arch: Arch, cpus: list[Cpu]) -> Iterator[tuple[AddressSpace, Image, str]]:
+    """Yield (address space, where the image is in it, how it was found), the best road first."""
+    for cpu in cpus:
+        if not cpu.registers.get("cr3"):
+            continue
+        levels = 5 if cpu.registers.get("cr4", 0) & LA57 else 4
+        root = cpu.registers["cr3"] & FRAME
+        for top in dict.fromkeys((root, root & ~PTI_USER)):
+            try:
+                space = kernel_space(physical, arch, top, levels)
+                image = find_image(space)
+            except KshellError:
+                continue
+            low, high = image.start - image.delta, image.end - image.delta
+            # this is the table of the task that runs there: the kernel's own is in the image
+            for own, where in kernel_roots(physical, arch, low, high):
+                yield own, where, f"CR3 of CPU {cpu.number}"
+            yield space, image, f"CR3 of CPU {cpu.number}, the page tables of the task on it"
+    for own, where in kernel_roots(physical, arch):
+        yield own, where, "the looks of their top table"
+
+
+def _describe(space: AddressSpace, image: Image, text: str, places: dict[str, int]) -> Vmcoreinfo:
+    """Return what the kernel's own VMCOREINFO would have told of what was found."""
+    offset = image.start - LINKED
+    lines = [f"OSRELEASE={text.split()[2]}", f"NUMBER(phys_base)={image.phys_base}",
+             f"NUMBER(pgtable_l5_enabled)={int(space.format.levels == 5)}",
+             f"KERNELOFFSET={offset if offset > 0 else 0:x}"]
+    if "swapper_pg_dir" not in places and image.start <= space.root + image.delta < image.end:
+        lines.append(f"SYMBOL(swapper_pg_dir)={space.root - image.phys_base + START:x}")
+    lines += [f"SYMBOL({name})={address:x}" for name, address in places.items()]
+    return Vmcoreinfo("\n".join(lines).encode())
