@@ -131,7 +131,10 @@ def scanned_kallsyms(target: Target) -> Kallsyms:
     space = target.kernel
     if not isinstance(space, AddressSpace):
         raise FormatError("VMCOREINFO does not tell where kallsyms is (Linux before 6.0)")
-    return scan_kallsyms(list(image_bytes(space, find_image(space)))).table
+    try:
+        return scan_kallsyms(list(image_bytes(space, find_image(space)))).table
+    except FormatError as error:
+        raise FormatError(f"nothing tells where kallsyms_names is, and {error}") from error
 
 
 def _tell_cache(target: Target) -> None:
