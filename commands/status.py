@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from kshell.api import Decimal, Flag, KshellError, Option, Output, Record, Session, dcmd
 from kshell.linux import clock, printk, uts
 from kshell.linux.kernel import build_id
+
+if TYPE_CHECKING:
+    from kshell.target.vmcoreinfo import Vmcoreinfo
 
 FLAGS = ((11, "of"), (10, "df"), (9, "if"), (8, "tf"), (7, "sf"), (6, "zf"), (4, "af"), (2, "pf"), (0, "cf"))
 PAIRS = (("rax", "r9"), ("rbx", "r10"), ("rcx", "r11"), ("rdx", "r12"), ("rsi", "r13"), ("rdi", "r14"), ("r8", "r15"))
@@ -55,8 +58,10 @@ def _facts(session: Session) -> Iterator[tuple[str, str]]:
     built = build_id(target)
     if built is not None:
         yield "build id", built
-    if not target.live and target.vmcoreinfo is not None and target.vmcoreinfo.crash_time is not None:
-        yield "crashed", _date(target.vmcoreinfo.crash_time * clock.NS)
+    if not target.live and target.vmcoreinfo is not None:
+        crashed = _crashed(target.vmcoreinfo)
+        if crashed:
+            yield "crashed", crashed
     if not target.live or target.vmcoreinfo is not None:
         try:
             found = clock.read_clock(target)
@@ -108,6 +113,17 @@ def _date(nanoseconds: int) -> str:
     import time
 
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(nanoseconds // clock.NS))
+
+
+def _crashed(info: Vmcoreinfo) -> str:
+    """Return when the kernel panicked, as VMCOREINFO tells, "" when it did not."""
+    try:
+        seconds = info.crash_time
+        if seconds is None:
+            return ""
+        return _date(seconds * clock.NS)
+    except (KshellError, OverflowError, ValueError, OSError):
+        return f"at an impossible time: {(info.get('CRASHTIME') or '')[:40]}"
 
 
 def _duration(nanoseconds: int) -> str:

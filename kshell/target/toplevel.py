@@ -18,6 +18,7 @@ PAGE = 4096
 SLOTS = 512
 CHUNK = 16 << 20
 MAX_CANDIDATES = 1 << 14
+MAX_IMAGES = 256  # different tables that are looked into for a kernel image
 PRESENT, LARGE = 1, 0x80
 FRAME = 0x000F_FFFF_FFFF_F000
 UNUSED = 0x7FF0_0000_0000_0000  # bits that a top-level entry leaves zero: no-execute is bit 63
@@ -32,18 +33,24 @@ def kernel_roots(
     """
     candidates = dict(_candidates(physical, start, end))
     spaces: dict[int, tuple[AddressSpace, Image]] = {}
+    images: dict[tuple[int, int], Image | None] = {}  # by what the last entry leads to: all tasks' tables share it
     for levels in (4, 5):
         for root, last in candidates.items():
             if levels == 5 and last not in spaces:
                 continue
+            space = kernel_space(physical, arch, root, levels)
+            if (levels, last) not in images:
+                if len(images) >= MAX_IMAGES:
+                    continue
+                images[levels, last] = _image(space)
+            image = images[levels, last]
+            if image is None or not image.start <= root + image.delta < image.end:
+                continue
             try:
-                space = kernel_space(physical, arch, root, levels)
-                image = find_image(space)
-                itself = space.translate(root + image.delta) if image.start <= root + image.delta < image.end else None
+                if space.translate(root + image.delta) == root:
+                    spaces[root] = space, image
             except KshellError:
                 continue
-            if itself == root:
-                spaces[root] = space, image
     below = {candidates[root] for root, (space, _) in spaces.items() if space.format.levels == 5}
     for root, found in spaces.items():
         if root not in below:
@@ -53,6 +60,13 @@ def kernel_roots(
 def kernel_space(physical: Memory, arch: Arch, root: int, levels: int) -> AddressSpace:
     """Return the kernel half of what the table at *root* maps."""
     return AddressSpace(physical, arch.paging(levels), root, space="kernel", half=(arch.kernel_half, 1 << 64))
+
+
+def _image(space: AddressSpace) -> Image | None:
+    try:
+        return find_image(space)
+    except KshellError:
+        return None
 
 
 def _candidates(physical: Memory, start: int, end: int) -> Iterator[tuple[int, int]]:

@@ -8,7 +8,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.guest.image import GuestImage
+from tests.target import tiny
+
+
+@pytest.mark.parametrize("time", ["9" * 30, "-1" + "0" * 25, "soon", "9" * 5000])
+def test_a_crash_at_an_impossible_time_is_told(time: str, tmp_path: Path) -> None:
+    path = tmp_path / "dump"
+    path.write_bytes(tiny.image(CRASHTIME=time))
+    assert status(path)["crashed"].startswith("at an impossible time: " + time[:40])
 
 
 def status(path: Path) -> dict[str, str]:
