@@ -242,7 +242,10 @@ class Session:
             found = self._target.symbols.get(name)
             return None if found is None else found.address
         try:
-            return self._target.symbol(name, None if object in ("vmlinux", "kernel") else object).address
+            if object in ("vmlinux", "kernel"):
+                symbol = self._target.symbol(name)  # the kernel is asked before its modules
+                return symbol.address if symbol.module is None else None
+            return self._target.symbol(name, object).address
         except SymbolNotFoundError:
             return None
 
