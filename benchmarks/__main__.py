@@ -23,6 +23,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.cases import SEQUENTIAL, direct_map
+
 PYTHON = sys.executable
 ROOT = Path(__file__).resolve().parent.parent
 #: of the children: bytecode may be written, and the checkout is importable from anywhere
@@ -169,13 +171,34 @@ def seconds_to_prompt() -> float:
 def output(table: Table, runs: int, dump: str) -> None:
     """The two ways to print much, beside hexdump(1) and beside opening."""
     blocks, _ = case(table, "hexdump", runs, dump, None)
-    theirs, empty, format = Measured(), Measured(), Measured()
+    theirs = Measured()
     for _ in range(runs):
         theirs.run(["hexdump", "-C", "-v", "-n", str(1 << 20), dump])
-        empty.run([PYTHON, "-m", "kshell", "-e", "1=X", dump])
-        format.run([PYTHON, "-m", "kshell", "-e", "init_task,0t100000/X", dump])
     table.row("hexdump of 1 MiB, beside hexdump -C", blocks.times("seconds"), theirs.seconds)
-    table.row("init_task,0t100000/X, beside opening only", format.seconds, empty.seconds)
+    from kshell.target.open import open_target
+
+    with tempfile.NamedTemporaryFile() as same:
+        with open_target(dump) as target:
+            start = direct_map(target)
+            same.write(target.kernel.read(start, SEQUENTIAL))
+            same.flush()
+        questions = (
+            (f"{start:x}/0t{SEQUENTIAL}", ["hexdump", "-C", "-v"], SEQUENTIAL, "64 MiB as a hex dump"),
+            (f"{start:x},{SEQUENTIAL:x}::dump", ["hexdump", "-C", "-v"], SEQUENTIAL, "64 MiB by ::dump"),
+            (f"{start:x},0t1000000/X", ["od", "-v", "-A", "x", "-t", "x4"], 4_000_000, ",0t1000000/X"),
+            (f"{start:x},0t1000000/J", ["od", "-v", "-A", "x", "-t", "x8"], 8_000_000, ",0t1000000/J"),
+        )
+        empty = Measured()
+        for _ in range(runs):
+            empty.run([PYTHON, "-m", "kshell", "-e", "1=X", dump])
+        for command, tool, size, name in questions:
+            ours, theirs = Measured(), Measured()
+            for _ in range(runs if tool[0] == "od" else 1):  # hexdump takes half a minute
+                ours.run([PYTHON, "-m", "kshell", "-e", command, dump])
+                theirs.run([*tool, "-N" if tool[0] == "od" else "-n", str(size), same.name])
+            table.row(f"{name}, beside {tool[0]}", ours.seconds, theirs.seconds)
+            more = [max(one - min(empty.seconds), 0.0) for one in ours.seconds]
+            table.row("  without opening the dump", more, theirs.seconds, 1)
 
 
 def compressed(table: Table, runs: int, dump: str, vmlinux: str) -> None:

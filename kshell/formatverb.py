@@ -7,7 +7,8 @@ here: a :class:`FormatRun` yields text, and errors as :class:`KshellError` objec
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Protocol
 
 from kshell.errors import KshellError
@@ -20,15 +21,17 @@ from kshell.lang.numbers import show_base
 from kshell.lang.quoting import escape_bytes
 from kshell.page import MARGIN, PAGE_WIDTH, Page
 from kshell.partial import Window, read_prefix
+from kshell.rounds import GROW, SIGNED, SPECS, LineRounds, code, one_letter
 
 VERB_SPACES = {"/": "virtual", "\\": "physical", "@": "physical", "?": "object"}
 MAX_STRING = 1 << 20  # hostile memory may hold no NUL for gigabytes
 
-_FIRST_CHUNK, _LAST_CHUNK = 16, 16384  # cells of one letter read at once; small first, so that a line is there soon
+_FIRST_CHUNK, _LAST_CHUNK = 16, 1 << 16  # cells of one letter read at once; small first, so that a line is there soon
+_SCREENS = 1 << 14  # so many numbers at once are made with numpy, if it is loaded or there are many of them
+_MANY = 1 << 17
 _LAST_FLUSH = 256  # rounds between two pieces of text
-_CODES = {1: "b", 2: "h", 4: "i", 8: "q"}
-_SIGNED = frozenset("vdDe")
-_SPECS = dict.fromkeys("BxXJKZ", "x") | dict.fromkeys("VuUEvdDe", "d")
+_FEW = 64  # rounds that are worth the trouble of being made together
+_ROOM = 1 << 18  # bytes of them
 
 
 class FormatTarget(Protocol):
@@ -140,19 +143,69 @@ class FormatRun:
         if self._header:
             self._put_header()
         single = self._steps[0] if len(self._steps) == 1 else None
-        if single and single.count == 1 and single.letter in _SPECS and self._verb != "=":
+        if single and single.count == 1 and single.letter in SPECS and self._verb != "=":
             yield from self._one_letter_rounds(single.letter)
         else:
-            yield from self._rounds()
+            done = 0
+            if self._count >= _FEW and self._verb != "=":
+                done = yield from self._many_rounds()
+            yield from self._rounds(done)
         self._page.finish()
         if text := self._page.flush():
             yield text
 
     # Rounds
 
-    def _rounds(self) -> Iterator[str | KshellError]:
-        flush_at = 1
-        for number in range(self._count):
+    def _many_rounds(self) -> Generator[str | KshellError, None, int]:
+        """Run rounds of plain numbers many at a time, as far as memory goes; return how many have run."""
+        letter = one_letter(self._steps)
+        lines: LineRounds | None = None
+        order = "<" if self._byteorder == "little" else ">"
+        done = 0
+        if not letter:
+            if not LineRounds.fits(self._steps, self._page.width):
+                return 0
+            sizes = [self._size(step.letter) if step.letter in SPECS else 0 for step in self._steps]
+            lines = LineRounds(self._steps, sizes, order)
+            yield from self._rounds(0, 1)  # its line has the header
+            if self.failed or self._count == 1:
+                return 1
+            done = 1
+        unit = self._size(letter) if letter else 0
+        size = lines.size if lines is not None else sum(step.count for step in self._steps) * unit
+        if not 0 < size <= _ROOM:
+            return done
+        chunk = 16
+        while done < self._count:
+            rounds = min(chunk, self._count - done, max(_ROOM // size, 1))
+            start = (self.dot + size * (done > 0)) & MASK
+            try:
+                data = self._window.read(start, rounds * size)
+            except KshellError:
+                break
+            if lines is not None:
+                self._page.whole_lines(lines.text(data))
+            else:
+                self._put_many(letter, data, unit, self._count * size // unit >= _MANY)
+            last = lines.last if lines is not None else unit
+            self.last_value = int.from_bytes(data[-last:], self._byteorder)
+            self.dot = (start + (rounds - 1) * size) & MASK
+            self.increment = self._moved = size
+            done += rounds
+            yield self._page.flush()
+            chunk *= 4
+        return done
+
+    def _put_many(self, letter: str, data: bytes, size: int, many: bool) -> None:
+        if len(data) >= _SCREENS * size and SPECS.get(letter) == "x" and (many or "numpy" in sys.modules):
+            order = "<" if self._byteorder == "little" else ">"
+            self._page.hexadecimal(data, size, order, FORMATS[letter].width, letter in GROW)
+        else:
+            self._put_cells(letter, data, size)
+
+    def _rounds(self, first: int = 0, end: int | None = None) -> Iterator[str | KshellError]:
+        flush_at = first + 1
+        for number in range(first, self._count if end is None else end):
             if number:
                 self.dot = (self.dot + self.increment) & MASK
             self._address, failed_before, self.failed = self.dot, self.failed, False
@@ -169,7 +222,7 @@ class FormatRun:
             if stuck:
                 return
             if number + 1 >= flush_at:
-                flush_at += min(flush_at, _LAST_FLUSH)
+                flush_at += min(flush_at - first, _LAST_FLUSH)
                 yield self._page.flush()
 
     def _one_letter_rounds(self, letter: str) -> Iterator[str | KshellError]:
@@ -224,7 +277,7 @@ class FormatRun:
             yield from self._strings(step)
         elif found.kind is FormatKind.INSTRUCTION:
             yield from self._instructions(step)
-        elif step.count == 1 and step.letter in _SPECS and self._verb != "=":
+        elif step.count == 1 and step.letter in SPECS and self._verb != "=":
             yield from self._cell(step.letter)
         else:
             yield from self._cells(step.letter, step.count)
@@ -256,14 +309,15 @@ class FormatRun:
             return
         self._address = (self._address + size) & MASK
         self.last_value = int.from_bytes(data, self._byteorder)
-        value = int.from_bytes(data, self._byteorder, signed=letter in _SIGNED)
-        text = f"{value:{_SPECS[letter]}}"
+        value = int.from_bytes(data, self._byteorder, signed=letter in SIGNED)
+        text = f"{value:{SPECS[letter]}}"
         self._page.field(text, field_width(letter, text))
 
     def _cells(self, letter: str, count: int) -> Iterator[str | KshellError]:
         """*count* values of one letter, read in chunks."""
         size = self._size(letter)
         chunk = _FIRST_CHUNK
+        many = count >= _MANY
         while count > 0:
             want = min(chunk, count)
             if self._verb == "=":
@@ -274,7 +328,7 @@ class FormatRun:
                 self._address = (self._address + len(data)) & MASK
             if data:
                 self.last_value = int.from_bytes(data[-size:], self._byteorder)
-                self._put_cells(letter, data, size)
+                self._put_many(letter, data, size, many)
             if error is not None:
                 yield from self._fail(self._read_error(error))
                 return
@@ -286,14 +340,13 @@ class FormatRun:
     def _put_cells(self, letter: str, data: bytes, size: int) -> None:
         page = self._page
         width = FORMATS[letter].width
-        if letter in _SPECS:
-            code = _CODES[size] if letter in _SIGNED else _CODES[size].upper()
+        if letter in SPECS:
             order = "<" if self._byteorder == "little" else ">"
-            values = struct.unpack(f"{order}{len(data) // size}{code}", data)
-            if letter not in "JKZ" or max(values) >> 60 == 0:
-                page.numbers(values, _SPECS[letter], width)
+            values = struct.unpack(f"{order}{len(data) // size}{code(letter, size)}", data)
+            if letter not in GROW or max(values) >> 60 == 0:
+                page.numbers(values, SPECS[letter], width)
             elif min(values) >> 60:
-                page.numbers(values, _SPECS[letter], width + 1)
+                page.numbers(values, SPECS[letter], width + 1)
             else:
                 for value in values:
                     page.field(f"{value:x}", width + (value >> 60 != 0))

@@ -101,6 +101,40 @@ class Page:
         for value in values[done:]:
             self.field(f"{value:{spec}}", width)
 
+    def whole_lines(self, text: str) -> None:
+        """Put lines that are complete, margin and newline included."""
+        self._parts.append(text)
+
+    def hexadecimal(self, data: bytes, size: int, order: str, width: int, grows: bool) -> None:
+        """Put the numbers in *data* as by :meth:`field`, whole screens at a time. Imports numpy.
+
+        :param size: bytes of each; *order*: "<" or ">"
+        :param grows: a number that fills its field gets a column more
+        """
+        from kshell import screens
+
+        cells = screens.Cells(data, size, order)
+        if self.width is None:
+            self._put(screens.one_line(cells, width, grows).decode("ascii"))
+            return
+        wide = cells.lengths >= width if grows else cells.lengths < 0
+        done = 0
+        while done < len(wide) and self.column:
+            self.field(f"{cells.values[done]:x}", width + bool(wide[done]))
+            done += 1
+            if done < len(wide) and self.column + width + bool(wide[done]) > self.width:
+                self.newline()
+        rest, left = cells.after(done), wide[done:]
+        if not left.any() or left.all():
+            text, count = screens.lines(rest, width, grows, self.margin, self.width)
+        elif self.width - self.margin == 4 * width:
+            text, count = screens.mixed_lines(rest, width, self.margin, self.width)
+        else:
+            text, count = bytearray(), 0
+        self._parts.append(text.decode("ascii"))
+        for value, one in zip(rest.values[count:].tolist(), left[count:].tolist(), strict=True):
+            self.field(f"{value:x}", width + one)
+
     def outdented(self, text: str, width: int, stop: int) -> None:
         """Put a label that ignores the margin: padded to *width*, then to the next multiple of *stop*."""
         size = max(len(text), width)

@@ -77,12 +77,18 @@ def run_verb(
 
 
 def _display(session: Session, node: ast.Format, call: Call, rounds: int) -> Iterator[Output]:
+    steps = resolve(node, session.value)
     run = FormatRun(
-        node.verb, resolve(node, session.value), SessionTarget(session), session.dot, count=rounds,
+        node.verb, steps, SessionTarget(session), session.dot, count=rounds,
         header=not call.pipe_out, symbolic=not session.variables.get("_"), radix=session.radix,
         page_width=None if call.pipe_out or call.shell_out else session.options.width)
+    # numbers, symbols (escaped by whoever made them) and blanks have nothing in them that is to be escaped
+    plain = all(step.letter and step.letter not in "csSC" for step in steps)
     for item in run:
-        yield Text(item, end="") if isinstance(item, str) else Warn(item)
+        if isinstance(item, str):
+            yield Block(item) if plain else Text(item, end="")
+        else:
+            yield Warn(item)
     session.dot, session.increment = run.dot, run.increment
     if run.last_value is not None:
         session.variables["0"] = run.last_value
