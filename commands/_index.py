@@ -73,6 +73,8 @@ DCMDS: dict[str, tuple[str, str, str, bool]] = {
     "tail": ("pipes", "Pass on the last values of a pipe, 10 without a number", "refused", False),
     "time": ("system", "Show the nanoseconds that the system has been up without sleep (ktime_get)", "refused", False),
     "tojson": ("pipes", "Print an object, or members of it, as a line of JSON", "required", False),
+    "typedef": ("typedef", "Declare types in C: structures, unions, enums, typedefs", "refused", False),
+    "typedelete": ("typedef", "Forget a type that was declared with ::typedef. Types made of it keep it", "refused", False),
     "typelist": ("types", "List the names of all types, one a line, those of modules too", "refused", False),
     "typeset": ("variables", "Define variables", "optional", False),
     "undo": ("write", "Take back the last write, the last n, or all of this session", "refused", False),

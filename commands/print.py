@@ -178,20 +178,20 @@ def _many(session: Session, batch: Batch, wanted: _Wanted) -> Many | None:
     if wanted.physical or wanted.immediate:
         return None
     try:
-        found = piped_type(wanted.words, session.target, batch.addresses[0], batch.type)
+        found = piped_type(wanted.words, session.typed, batch.addresses[0], batch.type)
         if found.symbol is not None:
             return None
         selection = Selection(found.type, found.members, session.radix) if found.members else None
     except KshellError:
         return None  # the first one says why
-    return Many(session.target, found.type, selection, wanted.options)
+    return Many(session.typed, found.type, selection, wanted.options)
 
 
 def _print_one(
     session: Session, address: int | None, call: Call, piped: TypeLike | None, wanted: _Wanted,
 ) -> Iterator[Output]:
     options, physical, immediate, words = wanted
-    target = session.target
+    target = session.typed
     kind, members = _type(session, address, piped, words, immediate)
     try:
         selection = Selection(kind, members, session.radix) if members else None
@@ -257,7 +257,7 @@ def _type(
 ) -> tuple[CType, list[Argument]]:
     """Return the type and the members that *words*, the pipe or the symbol at the address name."""
     try:
-        found = piped_type(words, session.target, address, piped, immediate=immediate)
+        found = piped_type(words, session.typed, address, piped, immediate=immediate)
     except KshellError as error:
         if isinstance(error, UsageError):
             raise
@@ -277,7 +277,7 @@ def sizeof_(
       ::sizeof struct task_struct
       ::sizeof struct task_struct comm
     """
-    kind = session.target.type(type)
+    kind = session.typed.type(type)
     if call.pipe_out:
         yield Item(sizeof(kind, member or ""))
         return
@@ -294,7 +294,7 @@ def offsetof_(session: Session, call: Call, type: TypeName, member: MemberName) 
       ::offsetof struct task_struct comm
       ::offsetof struct task_struct se.vruntime
     """
-    kind = session.target.type(type)
+    kind = session.typed.type(type)
     if call.pipe_out:
         yield Item(offsetof_value(type, kind, member))
         return
@@ -320,7 +320,7 @@ def list_(
     if words and isinstance(words[0], int):
         offset, rest = words[0], words[1:]
     else:
-        found = type_and_members(words, session.target, None)
+        found = type_and_members(words, session.typed, None)
         if not found.members or not isinstance(found.members[0], str):
             raise UsageError("a member that points to the next one is missing")
         offset, bits = offsetof(found.type, found.members[0])
@@ -332,7 +332,7 @@ def list_(
         raise UsageError(f"too many arguments: {' '.join(map(str, rest[1:]))}")
     variable = str(rest[0]) if rest else None
     try:
-        nodes = chain(session.target, address, offset)
+        nodes = chain(session.typed, address, offset)
     except KshellError as error:
         yield from _elements(session, [address, *visited_before(error)], kind, variable)
         raise
@@ -369,7 +369,7 @@ def array(
       __per_cpu_offset::array "unsigned long" 4
       *vmemmap_base::array "struct page" 0t10 | ::print flags
     """
-    kind = session.target.type(type)
+    kind = session.typed.type(type)
     size = sizeof(kind)
     for number in range(session.evaluate(count)):
         yield from _elements(session, [(address + number * size) & (1 << 64) - 1], type, variable)

@@ -46,7 +46,7 @@ def printf(
     """
     if not isinstance(format, str):
         raise UsageError("expected a format string")
-    target = session.target
+    target = session.typed
     try:
         found = piped_type(words, target, address, call.type)
         made = Printf(format, found.type, found.members, session.radix)

@@ -51,7 +51,7 @@ def enum(
     if address is not None and name is not None:
         raise UsageError("a value or a name, not both")
     try:
-        table = EnumTable(type, session.target.type(type))
+        table = EnumTable(type, session.typed.type(type))
     except KshellError as error:
         raise Abort(str(error), hint=error.hint) from error
     in_hex = hexadecimal or table.hexadecimal
@@ -78,10 +78,11 @@ def typelist(
         matches = re.compile(pattern or "").search
     except re.error as error:
         raise UsageError(f"{pattern}: {error}") from None
-    if not len(session.target.types):
-        raise KshellError(session.target.findings.get("types", "no types in this target"))
+    target = session.typed
+    if not len(target.types) and not len(target.types.declared):
+        raise KshellError(target.findings.get("types", "no types in this target"))
     seen: set[str] = set()
-    for kind, bare in session.target.types.names():
+    for kind, bare in target.types.names():
         name = f"{kind} {bare}" if kind else bare
         if name not in seen and matches(name):
             seen.add(name)

@@ -40,9 +40,15 @@ def escape_bytes(data: bytes | bytearray | memoryview, keep: str = "") -> str:
 
 
 def printable(data: bytes) -> str | None:
-    """Return *data* as text if all of it can be shown as it is, else None. Cuts nothing; NUL is not printable."""
+    """Return *data* as text if all of it can be shown as it is, else None. Cuts nothing; NUL is not printable.
+
+    Newlines and tabs, which strings end in and are laid out with, are shown as C writes them.
+    """
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError:
         return None
-    return text if text.isprintable() else None
+    if text.isprintable():
+        return text
+    shown = text.replace("\n", "\\n").replace("\t", "\\t").replace("\r", "\\r")
+    return shown if shown.isprintable() and not text.isspace() else None

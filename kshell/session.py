@@ -85,6 +85,7 @@ class Session:
 
     def __init__(self, target: Target | None = None, registry: Registry | None = None) -> None:
         self._target = target
+        self._bare: Target | None = None
         self.registry = registry if registry is not None else Registry()
         self.dot = self.increment = self.last_address = 0
         self.radix = 16
@@ -127,6 +128,21 @@ class Session:
         if self._target is None:
             raise KshellError(self.why_no_target or "no target", hint="kshell DUMP opens one, kshell alone this system")
         return self._target
+
+    @property
+    def typed(self) -> Target:
+        """The target, or one without any memory, in which types can be declared and asked for all the same."""
+        if self._target is not None:
+            return self._target
+        if self._bare is None:
+            from kshell.arch.x86_64 import X86_64
+            from kshell.target.target import Target, Unavailable
+
+            self._bare = Target("", "no target", X86_64())
+            self._bare.findings["types"] = "no target; ::typedef declares types"
+            for space in ("kernel", "physical"):
+                setattr(self._bare, space, Unavailable(space, self.why_no_target or "no target"))
+        return self._bare
 
     def attach(self, target: Target | None) -> None:
         """Make *target* the session's target."""

@@ -240,7 +240,7 @@ def test_char_arrays(target: FakeTarget) -> None:
     assert one(target, text, b"abcd") == '[ "abcd" ]'
     assert one(target, text, bytes(4)) == r"[ '\0', '\0', '\0', '\0' ]"
     assert one(target, text, b"a\n\xaa'") == r"[ 'a', '\n', '\252', '\'' ]"
-    assert one(target, text, b"ab\0\0", string_limit=3) == r"[ 'a', 'b', '\0', '\0' ]"
+    assert one(target, text, b"ab\0\0", string_limit=2) == r"[ 'a', 'b', '\0', '\0' ]"
     assert one(target, ArrayType(CHAR, 2000), b"x" * 1100 + bytes(900)).startswith("[ 'x', 'x', ")
     assert one(target, ArrayType(CHAR, 2000), b"x" * 3 + bytes(1997), string_limit=None) == '[ "xxx" ]'
     assert one(target, ArrayType(U8, 2), b"ab") == "[ 0x61, 0x62 ]"

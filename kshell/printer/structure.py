@@ -231,8 +231,8 @@ class Printer:
         size = shape.size
         limit = count if self.options.limit is None else min(count, self.options.limit)
         string_limit = self.options.string_limit
-        if shape.char and count and (string_limit is None or count <= string_limit):
-            text = self._string(address, count)
+        if shape.char and count:  # of a longer array as much as is told to be looked at, if a NUL is in there
+            text = self._string(address, count if string_limit is None else min(count, string_limit), count)
             if text is not None:
                 yield f'{lead}[ "{text}" ]{tail}'
                 return
@@ -261,14 +261,14 @@ class Printer:
         """Whether a structure is printed on one line."""
         return shape.bare.name in ("in_addr", "in6_addr") or self.pages.missing(address, shape.size) is not None
 
-    def _string(self, address: int, count: int) -> str | None:
-        """Return the text of an array of char if there is some and all of it up to NUL can be shown."""
+    def _string(self, address: int, size: int, count: int) -> str | None:
+        """Return the text of an array of *count* char if there is some in *size* of them and all of it can be shown."""
         try:
-            data = self.pages.read(address, count)
+            data = self.pages.read(address, size)
         except Fault:
             return None
-        text = data.split(b"\0", 1)[0]
-        return printable(text) if text else None
+        text, nul, _ = data.partition(b"\0")
+        return printable(text) if text and (nul or size == count) else None
 
     def _scalars(self, element: CType, shape: Shape, address: int, count: int) -> Iterator[str]:
         """Yield the text of each element of an array of numbers; read in chunks, unreadable elements on their own."""

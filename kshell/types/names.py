@@ -16,6 +16,7 @@ from kshell.types.model import ArrayType, CType, PointerType, QualifiedType, Sym
 
 if TYPE_CHECKING:
     from kshell.types.btf import Btf
+    from kshell.types.declared import Declared
     from kshell.types.model import SymbolSource
     from kshell.types.private import PrivateSymbols
 
@@ -161,6 +162,20 @@ class TypeIndex:
         self.sources: list[tuple[Btf, str | None]] = [(source, None) for source in sources]
         self._more = more
         self._found: dict[str, CType] = {}
+        self._declared: Declared | None = None
+
+    @property
+    def declared(self) -> Declared:
+        """The types that the user declares, which are looked at before all others; see :meth:`changed`."""
+        if self._declared is None:
+            from kshell.types.declared import Declared
+
+            self._declared = Declared(lambda kind, name: self._in_sources(kind, name, None))
+        return self._declared
+
+    def changed(self) -> None:
+        """Forget what names meant, because types were declared or forgotten."""
+        self._found.clear()
 
     def add(self, source: Btf, module: str | None = None) -> None:
         """Add a source, behind the others."""
@@ -204,6 +219,8 @@ class TypeIndex:
 
     def _parse(self, name: str) -> CType:
         module, _, spelled = name.rpartition("`")
+        if ("{" in spelled or "(" in spelled) and not module:  # struct { int a; } *, int (*)(void)
+            return self.declared.type_name(spelled)
         words = _WORDS.findall(spelled) if len(spelled) <= MAX_NAME else []
         if not words:
             raise TypeNotFoundError(name)
@@ -231,11 +248,20 @@ class TypeIndex:
             if found is None and len(words) == 1:
                 for tag in TAGS:
                     found = found or self._named(tag, words[0], module)
+        if found is None and module is None:
+            found = self.declared.base(words)  # C's own types are there without a target, too
         if found is None:
             raise TypeNotFoundError(name, self.near(words))
         return found
 
     def _named(self, kind: str, name: str, module: str | None) -> CType | None:
+        if self._declared is not None and module is None:
+            found = self._declared.find(kind, name)
+            if found is not None:
+                return found
+        return self._in_sources(kind, name, module)
+
+    def _in_sources(self, kind: str, name: str, module: str | None) -> CType | None:
         for source, owner in self._all():
             if module is None or module in (owner, "vmlinux"):
                 found = source.find(kind, name)
@@ -249,8 +275,7 @@ class TypeIndex:
         name = words[-1]
         rough: list[str] = []
         for kind in kinds:
-            for source, _ in self.sources:
-                rough += [f"{kind} {n}".strip() for n in source.starting(kind, name[:3], 2000)]
+            rough += [f"{kind} {n}".strip() for n in self._starting(kind, name[:3], 2000)]
         return near_names(" ".join(words), rough) or near_names(f"struct {name}", rough)
 
     def complete(self, prefix: str, limit: int) -> list[str]:
@@ -262,13 +287,15 @@ class TypeIndex:
         return (found + self._starting("", prefix, limit))[:limit]
 
     def _starting(self, kind: str, prefix: str, limit: int) -> list[str]:
-        found: set[str] = set()
+        found = set(self._declared.starting(kind, prefix, limit) if self._declared is not None else ())
         for source, _ in self.sources:
             found.update(source.starting(kind, prefix, limit))
         return sorted(found)[:limit]
 
     def names(self) -> Iterator[tuple[str, str]]:
-        """Yield (kind, name) of every named type of every source."""
+        """Yield (kind, name) of every named type, declared ones first."""
+        if self._declared is not None:
+            yield from self._declared.names()
         for source, _ in self._all():
             yield from source.names()
 
