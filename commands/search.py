@@ -1,0 +1,168 @@
+"""``::find`` and ``::kgrep``: where in memory something is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Annotated
+
+from kshell.api import (
+    ADDRESS,
+    Argument,
+    Column,
+    Decimal,
+    Flag,
+    Item,
+    KshellError,
+    Note,
+    Number,
+    Option,
+    Output,
+    Row,
+    Session,
+    UsageError,
+    Word,
+    address_text,
+    dcmd,
+)
+from kshell.linux import search as memory
+
+SIZES = (1, 2, 4, 8)
+
+
+@dcmd("find", columns=(Column("ADDR", kind=ADDRESS), Column("PHYS", kind=ADDRESS), Column("WHAT")),
+      aliases=("search",), group="Memory")
+def find(
+    session: Session, address: int | None,
+    text: Annotated[bool, Flag("-s", "the pattern is text")],
+    wide: Annotated[bool, Flag("-w", "the pattern is text in UTF-16")],
+    hexadecimal: Annotated[bool, Flag("-x", "the pattern is bytes in hexadecimal")],
+    regex: Annotated[bool, Flag("-r", "the pattern is a regular expression over bytes")],
+    user: Annotated[bool, Flag("-u", "search the memory of the process context")],
+    size: Annotated[Number | None, Option("-b", "bytes", "the pattern is an integer of 1, 2, 4 or 8 bytes; 8 without")],
+    mask: Annotated[Number | None, Option("-m", "mask", "bits of the integer that count")],
+    length: Annotated[Number | None, Option("-l", "len", "search so many bytes from the address on")],
+    most: Annotated[Decimal | None, Option("-n", "num", "stop after so many hits")],
+    pattern: Annotated[list[Argument], Word("pattern", "an expression; with -s, -w, -x, -r something else")],
+) -> Iterator[Output]:
+    """Find bytes, text or numbers in memory.
+
+    Without an address all of RAM is searched, once, and ADDR is where the direct map has it; with one, -l bytes of
+    virtual memory from there on; with -u all that the process context maps. Integers are looked for at multiples of
+    their size. What could not be searched is told at the end. Into a pipe go the addresses.
+
+    Examples:
+      ::find -n 3 -s 'Linux version'
+      ::find -n 3 init_task
+      linux_banner::find -l 1000 -x '4c69 6e75 78'
+    """
+    if text + wide + hexadecimal + regex > 1:
+        raise UsageError("one of -s, -w, -x, -r")
+    if not pattern:
+        raise UsageError("a pattern is missing")
+    if (length is None) != (address is None):
+        raise UsageError("an address and -l LEN go together: linux_banner::find -l 1000 -s Linux")
+    search = memory.Search(*_finder(session, pattern, text, wide, hexadecimal, regex, size or 8, mask))
+    hits = _hits(session, search, address, length, user)
+    yield from islice(hits, most)
+    told = memory.missed_text(search)
+    if told:
+        yield Note(told)
+
+
+def _finder(
+    session: Session, pattern: list[Argument], text: bool, wide: bool, hexadecimal: bool, regex: bool, size: int,
+    mask: int | None,
+) -> tuple[memory.Find, int]:
+    words = " ".join(word if isinstance(word, str) else f"0x{word:x}" for word in pattern)
+    if text or wide:
+        return memory.bytes_finder(words.encode("utf-16-le" if wide else "utf-8", "surrogateescape"))
+    if regex:
+        return memory.regex_finder(words)
+    if hexadecimal:
+        try:
+            return memory.bytes_finder(bytes.fromhex(words))
+        except ValueError:
+            raise UsageError(f"{words}: not bytes in hexadecimal", hint="two digits a byte: -x '4c69 6e75'") from None
+    if size not in SIZES:
+        raise UsageError(f"{size} is not 1, 2, 4 or 8 bytes")
+    return memory.word_finder(session.evaluate(words), size, session.byteorder, mask=mask)
+
+
+def _hits(
+    session: Session, search: memory.Search, address: int | None, length: int | None, user: bool,
+) -> Iterator[Row]:
+    target = session.target
+    if address is not None and length is not None:
+        space = session.space(address)
+        for hit in search.run(space, address, min(address + length, 1 << 64)):
+            yield Row(hit, (hit, None, address_text(target, hit, session.radix)))
+        return
+    if user:
+        for run in session.user.ranges():
+            if run.held:
+                for hit in search.run(session.user, run.start, run.end):
+                    yield Row(hit, (hit, None, ""))
+        return
+    base = memory.direct_map(target)
+    image = _image(session)
+    for hit in memory.search_ram(target, search):
+        low, high, virtual = image
+        place = virtual + hit - low if low <= hit < high else base + hit
+        yield Row(place, (place, hit, address_text(target, place, session.radix) if low <= hit < high else ""))
+
+
+def _image(session: Session) -> tuple[int, int, int]:
+    """Return where the kernel image is: physical start and end, virtual start; (0, 0, 0) when that is not told."""
+    target = session.target
+    start, end = target.symbols.get("_text"), target.symbols.get("_end")
+    info = target.vmcoreinfo
+    if start is None or end is None or info is None:
+        return 0, 0, 0
+    physical = start.address - 0xFFFFFFFF80000000 + (info.number("phys_base") or 0)
+    return physical, physical + end.address - start.address, start.address
+
+
+@dcmd("kgrep", group="Memory")
+def kgrep(
+    session: Session, address: int,
+    verbose: Annotated[bool, Flag("-v", "say how much was searched")],
+    distance: Annotated[Number | None, Option("-d", "dist", "words from the value to so much above it")],
+    mask: Annotated[Number | None, Option("-m", "mask", "bits that count")],
+    inverse: Annotated[Number | None, Option("-M", "invmask", "bits that do not count")],
+    lowest: Annotated[Number | None, Option("-a", "min", "the lowest address")],
+    highest: Annotated[Number | None, Option("-A", "max", "the address to stop before")],
+    size: Annotated[Number | None, Option("-s", "size", "bytes of a word: 1, 2, 4 or 8; 8 without")],
+) -> Iterator[Output]:
+    """Find the places in kernel memory that hold a value: the address is the value.
+
+    Every place in RAM is looked at once, at multiples of the size, and told by its address in the direct map.
+
+    Examples:
+      init_task::kgrep ! head -3
+      init_task::kgrep | ::head -2 | ::map *.
+      init_task::kgrep -d 8 ! wc -l
+    """
+    if sum(option is not None for option in (distance, mask, inverse)) > 1:
+        raise UsageError("one of -d, -m, -M")
+    if (size or 8) not in SIZES:
+        raise UsageError(f"{size} is not 1, 2, 4 or 8 bytes")
+    target = session.target
+    base = memory.direct_map(target)
+    under = mask if inverse is None else ~inverse & (1 << 64) - 1
+    found = memory.word_finder(address, size or 8, session.byteorder, mask=under, distance=distance or 0)
+    search = memory.Search(*found)
+    for hit in memory.search_ram(target, search):
+        place = base + hit
+        if highest is not None and place >= highest:
+            break
+        if lowest is None or place >= lowest:
+            yield Item(place)
+    told = memory.missed_text(search)
+    if told:
+        yield Note(told)
+    if verbose:
+        total = sum(end - start for start, end in memory.ram(target))
+        if not total:
+            raise KshellError("the target holds no physical memory")
+        yield Note(f"searched {total >> 20} MiB of RAM")
