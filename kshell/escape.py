@@ -39,16 +39,18 @@ def escape_bytes(data: bytes | bytearray | memoryview, keep: str = "") -> str:
     return escape(bytes(data).decode("utf-8", "surrogateescape"), keep)
 
 
-def printable(data: bytes) -> str | None:
-    """Return *data* as text if all of it can be shown as it is, else None. Cuts nothing; NUL is not printable.
+#: what C writes differently in a string and can still be read
+_C_STRING = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t", "\r": "\\r"})
 
-    Newlines and tabs, which strings end in and are laid out with, are shown as C writes them.
+
+def printable(data: bytes) -> str | None:
+    """Return *data* as C writes it between quotes if all of it is text, else None. Cuts nothing; NUL is no text.
+
+    Newlines and tabs, which strings end in and are laid out with, are text; strings of nothing else are not.
     """
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError:
         return None
-    if text.isprintable():
-        return text
-    shown = text.replace("\n", "\\n").replace("\t", "\\t").replace("\r", "\\r")
-    return shown if shown.isprintable() and not text.isspace() else None
+    shown = text.translate(_C_STRING)
+    return shown if shown.isprintable() and not (text.isspace() and shown != text) else None

@@ -31,6 +31,11 @@ def test_every_escaped_text_can_be_written_and_moves_nothing(data: bytes) -> Non
     assert escape(text) == text
 
 
-def test_printable() -> None:
-    assert printable(b"abc d") == "abc d" and printable("ü".encode()) == "ü" and printable(b"") == ""
-    assert printable(b"a\n") is printable(b"\xff") is printable("\u202e".encode()) is printable(b"\0") is None
+@pytest.mark.parametrize(("data", "shown"), [
+    (b"abc d", "abc d"), ("ü".encode(), "ü"), (b"", ""), (b"  ", "  "),
+    (b"a\n\tb\r", r"a\n\tb\r"),
+    (rb"a\n", r"a\\n"), (b'"', r'\"'),  # two strings are never shown alike
+    (b"\n\n", None), (b"\xff", None), ("\u202e".encode(), None), (b"a\0", None), (b"\x1b", None),
+])
+def test_printable(data: bytes, shown: str | None) -> None:
+    assert printable(data) == shown
