@@ -28,7 +28,13 @@ _GRACE = 0.5  # seconds in which a command ends whose output nobody wants any mo
 _PIPE, _NOTHING = -1, -3  # subprocess.PIPE and DEVNULL, which is imported when a command runs
 
 
-def _start(session: Session, text: str, *, stdin: int | None, stdout: int | None) -> subprocess.Popen[bytes]:
+def _start(
+    session: Session, text: str, *, stdin: int | None, stdout: int | None, apart: bool = False,
+) -> subprocess.Popen[bytes]:
+    """Start ``$SHELL -c text``; *apart* in a process group of its own, so that all of it can be ended.
+
+    On a terminal it stays in ours all the same: only there may it ask for keys, and Ctrl-C reaches it by itself.
+    """
     import subprocess
 
     shell = os.environ.get("SHELL") or "/bin/sh"
@@ -36,7 +42,8 @@ def _start(session: Session, text: str, *, stdin: int | None, stdout: int | None
         raise KshellError(f"cannot access {shell}", hint="set SHELL to a shell that can be run")
     try:
         # Without buffers of ours: nothing is left to be written when an interrupt comes.
-        return subprocess.Popen([shell, "-c", text], stdin=stdin, stdout=stdout, bufsize=0)
+        group = 0 if apart and not os.isatty(2) else None
+        return subprocess.Popen([shell, "-c", text], stdin=stdin, stdout=stdout, bufsize=0, process_group=group)
     except OSError as error:
         raise KshellError(f"cannot run {shell}: {error.strerror}") from error
 
@@ -90,7 +97,7 @@ def shell_stage(session: Session, text: str, outputs: Iterator[Output] | None) -
     from kshell.pipeline import Status, Stopped
 
     try:
-        child = _start(session, text, stdin=_PIPE if outputs is not None else _NOTHING, stdout=_PIPE)
+        child = _start(session, text, stdin=_PIPE if outputs is not None else _NOTHING, stdout=_PIPE, apart=True)
     except KshellError as error:
         session.failed, session.status = True, Status.ABORT
         session.report(Warn(error), "!")
@@ -150,15 +157,20 @@ def _wait(child: subprocess.Popen[bytes]) -> None:
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
-    """End *child*, whose output nobody wants any more: most notice when they write, the others are told."""
+    """End *child*, whose output nobody wants any more: most notice when they write, the others are told.
+
+    What it has started itself is told too, where they are a process group: it might hold our caller's pipes open.
+    """
+    import signal
     import subprocess
 
-    for signal_child in (child.terminate, child.kill):
+    apart = os.getpgid(child.pid) == child.pid
+    for number in (signal.SIGTERM, signal.SIGKILL):
         try:
             child.wait(_GRACE)
             return
         except subprocess.TimeoutExpired:
-            signal_child()
+            os.killpg(child.pid, number) if apart else child.send_signal(number)
 
 
 def _close(outputs: Iterator[Output] | None) -> None:
@@ -173,7 +185,7 @@ def _close_pipe(pipe: IO[bytes]) -> None:
 
 
 def _captured(session: Session, text: str, outputs: Iterator[Output] | None) -> Iterator[bytes]:
-    child = _start(session, text, stdin=_PIPE if outputs is not None else _NOTHING, stdout=_PIPE)
+    child = _start(session, text, stdin=_PIPE if outputs is not None else _NOTHING, stdout=_PIPE, apart=True)
     yield from _exchange(session, child, outputs, last=True)
 
 
