@@ -149,8 +149,14 @@ def run_statement(session: Session, statement: ast.Statement, *, string: bool) -
     :param string: it stands in ``::eval`` or ``-e``, where a naked address only sets dot
     :raises EvaluateError: before anything has run
     """
-    if not _leaves(statement):
-        session.check()
+    if _leaves(statement):
+        return (yield from _run_statement(session, statement, string=string))
+    session.check()
+    with session.question():
+        return (yield from _run_statement(session, statement, string=string))
+
+
+def _run_statement(session: Session, statement: ast.Statement, *, string: bool) -> Generator[Output, None, Status]:
     prepared = None
     if statement.pipeline is not None:
         prepared = prepare(session, statement.pipeline, statement.shell)

@@ -6,6 +6,7 @@ Reference: mdb-language.md 5 (dot, variables, radix). Nothing is global: two ses
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Literal, NamedTuple, TextIO
 
 from kshell.errors import (
@@ -159,6 +160,10 @@ class Session:
         """
         if self._target is not None:
             self._target.physical.check()
+
+    def question(self) -> AbstractContextManager[None]:
+        """The time of one statement: see :meth:`kshell.target.target.Target.question`."""
+        return nullcontext() if self._target is None or not self._target.live else self._target.question()
 
     @property
     def kernel(self) -> Memory:

@@ -91,7 +91,7 @@ def _over(target: Target) -> Backend:
 
     if not isinstance(target, Target):
         raise TypeError(f"a path, a Target or None is opened, not {type(target).__name__}")
-    return LiveBackend(mode=target.mode, target=target) if target.live else ImageBackend(target, owned=False)
+    return LiveBackend(mode=target.mode, target=target) if target.host else ImageBackend(target, owned=False)
 
 
 def _live(path: str | None, namelist: str | None, mode: str) -> Backend:

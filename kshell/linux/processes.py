@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def from_proc(target: Target) -> bool:
     """Whether processes are those of /proc: the running system without readable kernel memory."""
-    return target.live and isinstance(target.kernel, Unavailable)
+    return target.host and isinstance(target.kernel, Unavailable)
 
 
 def unknown_address() -> KshellError:

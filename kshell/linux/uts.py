@@ -31,7 +31,7 @@ def uname(target: Target) -> Uname:
 
     :raises KshellError: it cannot be found or read
     """
-    if target.live and not hasattr(target.kernel, "translate"):
+    if target.host and not hasattr(target.kernel, "translate"):
         import os
 
         return Uname(*os.uname(), "")

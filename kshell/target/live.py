@@ -33,7 +33,7 @@ def open_running_system(mode: str = "r") -> Target:
     """
     host = os.uname()
     arch = arch_of_machine(host.machine)
-    target = Target("the running system", f"running system {host.nodename}", arch, mode=mode, live=True)
+    target = Target("the running system", f"running system {host.nodename}", arch, mode=mode, live=True, host=True)
     target.release = host.release
     try:
         _attach_kcore(target, mode)

@@ -6,12 +6,14 @@ Everything that costs time is found when it is first asked for. What could not b
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 from kshell.arch.model import Arch
 from kshell.errors import Fault, FormatError, KshellError, Reason, SymbolNotFoundError, TypeNotFoundError
 from kshell.memory.model import Memory
+from kshell.target.control import Control
 from kshell.target.space import AddressSpace
 from kshell.target.vmcoreinfo import Vmcoreinfo
 from kshell.types.model import CType, Symbol
@@ -49,14 +51,21 @@ class Unavailable(Memory):
 class Target:
     """One kernel in one image or running system. Made by :func:`kshell.target.open.open_target`."""
 
-    def __init__(self, path: str, description: str, arch: Arch, *, mode: str = "r", live: bool = False) -> None:
+    def __init__(
+        self, path: str, description: str, arch: Arch, *, mode: str = "r", live: bool = False, host: bool = False,
+    ) -> None:
+        """:param live: it moves by itself; :param host: it is the system that kshell runs on, whose /proc tells more"""
         self.path, self.description, self.arch = path, description, arch
-        self.mode, self.live = mode, live
+        self.mode, self.live, self.host = mode, live, host
+        #: stops and resumes a live target; None where nothing can
+        self.control: Control | None = None
         self.physical: Memory = Unavailable("physical", "no physical memory in this target")
         self.kernel: Memory = Unavailable("kernel", "no kernel memory in this target")
         self.vmcoreinfo: Vmcoreinfo | None = None
         self.release = ""
-        self.cpus: list[Cpu] = []
+        self._cpus: list[Cpu] = []
+        self._moment = self._known = -1  # of the control, when the CPUs were asked for, and when all was forgotten
+        self._questions = 0
         #: what was found where, or why not: {"kernel": ..., "symbols": ..., "types": ..., "image": ...}
         self.findings: dict[str, str] = {}
         self.make_symbols: Callable[[Target], SymbolIndex] | None = None
@@ -72,6 +81,44 @@ class Target:
     def writable(self) -> bool:
         """Whether writes are allowed: mode "r+" (in place) or "c" (kept in memory)."""
         return self.mode != "r"
+
+    # -- a target that moves -----------------------------------------------------------------------------------------
+
+    @contextmanager
+    def question(self) -> Iterator[None]:
+        """The time of one statement. What was kept of a live target that may have moved since is forgotten before."""
+        control = self.control
+        self._questions += 1
+        try:
+            if self._questions > 1:  # part of a statement
+                yield
+                return
+            with nullcontext() if control is None else control.question():
+                if control is None or control.moment != self._known or control.is_running():
+                    self.forget()
+                self._known = -1 if control is None else control.moment
+                yield
+        finally:
+            self._questions -= 1
+
+    def forget(self) -> None:
+        """Forget what was kept of the memory: it may have changed by itself. Symbols and types stay."""
+        for memory in (self.kernel, self.physical):
+            memory.flush()
+        self._spaces.clear()
+        self._moment = -1
+
+    @property
+    def cpus(self) -> list[Cpu]:
+        """The CPUs: as the image has them, or as they are now."""
+        if self.control is not None and self._moment != self.control.moment:
+            self._cpus = self.control.read_cpus()
+            self._moment = self.control.moment
+        return self._cpus
+
+    @cpus.setter
+    def cpus(self, found: list[Cpu]) -> None:
+        self._cpus = found
 
     # -- symbols ---------------------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from .cache import appearing, cache_root, locked, make_sparse
 from .contents import HERE, command_line, compile_program, initramfs
 from .crash import convert_vmcore, save_vmcore, wait_crash
+from .extras import extra_archive, extra_sources, extra_words
 from .image import GuestImage
 from .initramfs import iter_entries
 from .packages import bundle, kernel
@@ -32,7 +33,7 @@ def key(spec: GuestSpec, packages: list[str]) -> str:
     """Return the name of a spec's content: the spec, the packages' exact versions, the rig's sources."""
     facts = [json.dumps(spec.facts(), sort_keys=True), str(BUILD_VERSION), *sorted(packages)]
     digest = hashlib.sha256("\0".join(facts).encode())
-    for name in RIG_SOURCES:
+    for name in (*RIG_SOURCES, *extra_sources(spec)):
         digest.update(b"\0" + name.encode() + b"\0" + (HERE / name).read_bytes())
     return digest.hexdigest()[:16]
 
@@ -145,8 +146,10 @@ def _take_crash(spec: GuestSpec, work: Path) -> None:
 def _powered(spec: GuestSpec, work: Path, drives: list[Path]) -> Iterator[RunningGuest]:
     image = kernel(spec.kernel)
     initrd = work / "initrd"
-    initrd.write_bytes(initramfs(spec, image))
-    with started(spec, image.vmlinuz, initrd, command_line(spec), drives, work / "console.log") as guest:
+    initrd.write_bytes(initramfs(spec, image) + extra_archive(spec))
+    more = extra_words(spec, work)
+    with started(spec, image.vmlinuz, initrd, command_line(spec), drives, work / "console.log", more) as guest:
+        guest.memory_file = work / "ram" if spec.memory_file else None
         yield guest
     initrd.unlink()
 

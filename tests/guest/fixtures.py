@@ -7,12 +7,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
-from .build import prepare
+from .build import boot, prepare
 from .image import GuestImage
 from .progress import RigError, RigUnavailable
+from .qemu import RunningGuest
 from .spec import GuestSpec, named_spec
 
 
@@ -28,6 +31,24 @@ def have(spec: GuestSpec) -> GuestImage:
         pytest.skip(f"no guest {spec.name}: {error}")
     except RigError as error:  # the guest was started and did not do its work: never a reason to skip
         pytest.fail(f"guest {spec.name}: {error}", pytrace=False)
+
+
+@contextmanager
+def running(spec: GuestSpec) -> Iterator[RunningGuest]:
+    """Give a running guest, or skip or fail the test that asked for it."""
+    have(named_spec("6.1"))  # says why there can be none
+    with boot(spec) as guest:
+        yield guest
+
+
+@pytest.fixture(scope="session")
+def live_guest() -> Iterator[RunningGuest]:
+    """A running guest: Linux 6.1 whose memory is a file, with a teller (live.c). One for all tests: leave it running.
+
+    ``Oracle(guest.oracle_folder)`` is what it said when it was ready; what a test writes it should put back.
+    """
+    with running(named_spec("live")) as guest:
+        yield guest
 
 
 @pytest.fixture(scope="session")
@@ -91,5 +112,6 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark every test that asks for a guest, so that ``-m "not guest"`` leaves them out."""
     for item in items:
-        if any(name == "guest" or name.startswith("guest_") for name in getattr(item, "fixturenames", ())):
+        names = getattr(item, "fixturenames", ())
+        if any(name in ("guest", "live_guest") or name.startswith("guest_") for name in names):
             item.add_marker(pytest.mark.guest)

@@ -36,6 +36,8 @@ class RunningGuest:
     console: Path
     oracle_folder: Path | None = None
     """the unpacked oracle, when boot() made this guest"""
+    memory_file: Path | None = None
+    """the file that is the guest's memory, where the spec asks for one"""
     _qmp: socket.socket | None = None
     _pending: bytes = field(default=b"", repr=False)
 
@@ -159,9 +161,12 @@ class RunningGuest:
 
 @contextmanager
 def started(
-    spec: GuestSpec, kernel: Path, initrd: Path, arguments: str, drives: list[Path], console: Path | None = None
+    spec: GuestSpec, kernel: Path, initrd: Path, arguments: str, drives: list[Path], console: Path | None = None,
+    more: list[str] | None = None,
 ) -> Iterator[RunningGuest]:
     """Start a guest and end it when the block ends, however it ends; *console* gets a copy of its console.
+
+    *more* is added to QEMU's command line.
 
     Sockets live in a short folder under /tmp, since a Unix socket's path has at most 107 bytes.
     """
@@ -171,7 +176,7 @@ def started(
         errors = folder / "qemu.log"
         with errors.open("wb") as stderr:
             process = subprocess.Popen(
-                command(spec, kernel, initrd, arguments, folder, drives),
+                [*command(spec, kernel, initrd, arguments, folder, drives), *(more or [])],
                 stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr, start_new_session=True,
             )  # fmt: skip
         guest = RunningGuest(spec, process, folder, log)

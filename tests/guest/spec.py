@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 
+LATER = ("teller", "memory_file")
+"""fields that came later: where they are False they do not count, and older images stay valid"""
+
 
 @dataclass(frozen=True)
 class GuestSpec:
@@ -30,12 +33,17 @@ class GuestSpec:
     """part of one process is swapped out to zram"""
     arguments: str = ""
     """more kernel command line"""
+    teller: bool = False
+    """a process that says on the console when its memory is changed (live.c)"""
+    memory_file: bool = False
+    """the guest's memory is a shared file, ``RunningGuest.memory_file``"""
     timeout: float = 300.0
     """seconds from power-on until the guest must be ready (and, with crash, saved)"""
 
     def facts(self) -> dict[str, object]:
-        """Return what decides the guest's content: all but the name and the patience."""
-        return {name: value for name, value in asdict(self).items() if name not in ("name", "timeout")}
+        """Return what decides the guest's content: all but the name and the patience, and what most do not have."""
+        left_out = {"name", "timeout", *(name for name in LATER if not getattr(self, name))}
+        return {name: value for name, value in asdict(self).items() if name not in left_out}
 
 
 CRASH_MEMORY = 256
@@ -54,6 +62,7 @@ STANDARD: dict[str, GuestSpec] = {
         replace(_BASE, name="novmcoreinfo", vmcoreinfo=False),
         replace(_BASE, name="kdump", memory=1024, crash=True, timeout=600.0),
         GuestSpec("kdump-6.12", kernel="6.12", memory=1024, crash=True, timeout=600.0),
+        replace(_BASE, name="live", teller=True, memory_file=True),
         replace(_BASE, name="big", memory=2048, processes=8000, files=60000, timeout=1800.0),
     )
 }
