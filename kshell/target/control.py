@@ -1,15 +1,20 @@
 """Control of a live target: stopping it, letting it go on, the registers of its CPUs. One subclass a transport.
 
-What was running when it was opened runs again when it is closed, whatever happened in between; what was stopped stays
-stopped. ``moment`` counts how often the target may have moved: what was read of it holds as long as that is the same.
+A target may stand still for three reasons: it was found so; somebody said so (:meth:`Control.stop`) or it ran into a
+breakpoint, and it stays until :meth:`Control.resume`; or it is held for a question, and goes on behind it.
+
+What was running when it was opened runs again when it is closed, whatever happened in between; what was found stopped
+is left as it is then. ``moment`` counts how often the target may have moved: what was read of it holds as long as that
+is the same.
 """
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 from kshell.errors import KshellError
 
@@ -17,18 +22,59 @@ if TYPE_CHECKING:
     from kshell.target.target import Cpu
 
 
+PointKind = Literal["execute", "write", "read", "access"]
+StopKind = Literal["asked", "point", "step", "unknown"]
+
+
+class ControlError(KshellError):
+    """The target cannot be reached any more, or does not do what was asked."""
+
+
+class Point(NamedTuple):
+    """Where the target is to stop: when it executes the instruction at *address*, or touches bytes from there on."""
+
+    kind: PointKind
+    address: int
+    size: int = 1
+
+
+class Stop(NamedTuple):
+    """Why the target stands still.
+
+    :ivar kind: "asked" (by us), "point" (a breakpoint or watchpoint), "step", or "unknown"
+    :ivar cpu: the CPU it happened to
+    :ivar address: of a watchpoint, the address that was touched; None: the stop tells none
+    """
+
+    kind: StopKind
+    cpu: int
+    address: int | None = None
+
+
 class Control(ABC):
-    """The control of one live target.
+    """The control of one live target, its CPUs numbered from 0.
 
     :ivar pause: each question is asked of a target that stands still: it is stopped before and resumed behind
     :ivar moment: changes whenever the target may have moved
+    :ivar cpu: the number of the CPU whose registers are meant where none is named
+    :ivar found_running: whether it ran when it was opened
+    :ivar lock: held while the target is talked to and while it is stopped or resumed: a completer is a thread
     """
+
+    #: "gdb stub", "QMP": for messages
+    transport: ClassVar[str] = "this transport"
+    #: whether it has breakpoints, single steps, and registers that can be changed
+    can_debug: ClassVar[bool] = False
 
     def __init__(self, *, pause: bool = False) -> None:
         self.pause = pause
         self.moment = 0
-        self._stops = 0  # questions in one another, and whether the outermost stopped the target
-        self._ours = False
+        self.cpu = 0
+        self.found_running = True
+        self.lock = threading.RLock()
+        self._depth = 0  # blocks in one another that hold the target still
+        self._held = False  # it is stopped for them, and for nothing else
+        self._ours = False  # whoever stopped it, we or a breakpoint, it ran before
 
     # -- what a transport does -------------------------------------------------------------------------------------
 
@@ -51,34 +97,76 @@ class Control(ABC):
     def disconnect(self) -> None:  # noqa: B027 (optional to override)
         """Give up the connection. A second call does nothing."""
 
+    # -- what a debugger does, where the transport can ---------------------------------------------------------------
+
+    def set_register(self, cpu: int, name: str, value: int) -> None:
+        """Change a register. :raises ControlError: there is none of this name, or it cannot be changed"""
+        raise self._cannot("registers cannot be changed")
+
+    def step(self, cpu: int, seconds: float = 5.0) -> Stop | None:
+        """Let *cpu* alone execute one instruction; None when it has not within *seconds*: it waits for an interrupt."""
+        raise self._cannot("there is no single step")
+
+    def insert(self, point: Point) -> None:
+        """Have the target stop at *point*. :raises ControlError: it cannot, or has no room for it"""
+        raise self._cannot("there are no breakpoints")
+
+    def remove(self, point: Point) -> None:
+        """Have the target not stop at *point* any more."""
+        raise self._cannot("there are no breakpoints")
+
+    def wait(self, seconds: float) -> Stop | None:
+        """Return why the target stopped by itself; None when it still runs after so many seconds."""
+        raise self._cannot("nobody tells of stops")
+
+    def _cannot(self, what: str) -> ControlError:
+        return ControlError(f"{what} over {self.transport}", hint="QEMU's gdb stub can: kshell gdb:HOST:PORT")
+
     # -- what everybody uses ---------------------------------------------------------------------------------------
 
     def stop(self) -> None:
-        """Stop the target if it runs, and remember that it is ours to resume."""
-        if self.is_running():
-            self._ours = True
-            self.halt()
-            self.moment += 1
+        """Stop the target until :meth:`resume`, also when it is only held for a question so far."""
+        with self.lock:
+            self._halt()
+            self._held = False
 
     def resume(self) -> None:
         """Let the target run, whoever stopped it."""
+        with self.lock:
+            self.moment += 1
+            self._ours = self._held = False
+            self.go()
+
+    def stopped_itself(self) -> None:
+        """Take note that the target stopped without being asked: it stays so until :meth:`resume`."""
+        with self.lock:
+            self.moment += 1
+            self._ours, self._held = True, False
+
+    def _halt(self) -> bool:
+        """Stop the target if it runs; whether it did."""
+        if not self.is_running():
+            return False
+        self._ours = True
+        self.halt()
         self.moment += 1
-        self._ours = False
-        self.go()
+        return True
 
     @contextmanager
     def standing(self) -> Iterator[None]:
         """Hold the target still for a ``with`` block; one that ran runs again behind it, whatever happens in it."""
-        outermost = self._stops == 0 and not self._ours
-        self._stops += 1
+        with self.lock:
+            self._depth += 1
         try:
-            if outermost:
-                self.stop()
+            with self.lock:
+                if self._halt():
+                    self._held = True
             yield
         finally:
-            self._stops -= 1
-            if outermost and self._ours:
-                self.resume()
+            with self.lock:
+                self._depth -= 1
+                if self._depth == 0 and self._held:
+                    self.resume()
 
     @contextmanager
     def question(self) -> Iterator[None]:
@@ -92,6 +180,6 @@ class Control(ABC):
     def close(self) -> None:
         """Leave the target as it was found, and disconnect."""
         with suppress(KshellError):
-            if self._ours:
+            if self._ours and self.found_running:
                 self.resume()
         self.disconnect()
