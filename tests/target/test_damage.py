@@ -426,10 +426,13 @@ def test_a_real_dump_cut_short(guest: Guest, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("guest", ["6.1", "kdump"], indirect=True)
 def test_headers_of_a_real_dump_flipped(guest: Guest, tmp_path: Path) -> None:
-    """The first 4 KiB of a real file, and the rest a hole in a sparse file: the headers are what is looked at."""
+    """The first 4 KiB of a real file, and the rest a hole in a sparse file: the headers are what is looked at.
+
+    Not all of a large file's size: each time all of it is searched for a kernel.
+    """
     path = tmp_path / "flipped"
     head = guest.path.open("rb").read(PAGE)
-    size = guest.path.stat().st_size
+    size = min(guest.path.stat().st_size, 32 << 20)
     count = struct.unpack_from("<H", head, 56)[0]
     with path.open("wb") as file:
         file.write(head)
