@@ -27,6 +27,19 @@ Process ids are decimal, because they are printed in decimal; other bare numbers
 """
 
 
+class Number(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """An address, hexadecimal with or without 0x."""
+
+    name = "address"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return *value* as a number; wrong usage when it is none."""
+        try:
+            return value if isinstance(value, int) else int(str(value), 16)
+        except ValueError:
+            self.fail(f"{value!r} is no address (hexadecimal)", param, ctx)
+
+
 @click.command(
     context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "KSHELL"}, epilog=_EPILOG)
 @click.option("-e", "commands", multiple=True, metavar="CMD", allow_from_autoenv=False,
@@ -36,6 +49,11 @@ Process ids are decimal, because they are printed in decimal; other bare numbers
 @click.option("-w", "write", is_flag=True, allow_from_autoenv=False,
               help="Open for writing: writes go into the target itself.")
 @click.option("--cow", is_flag=True, help="Writes go to a private copy; the target stays as it is.")
+@click.option("--raw", is_flag=True, allow_from_autoenv=False, help="TARGET is raw physical memory.")
+@click.option("--phys-base", type=Number(), default=0, metavar="ADDR", allow_from_autoenv=False,
+              help="Of raw memory: the physical address of its first byte.")
+@click.option("--map", "map_file", metavar="FILE", allow_from_autoenv=False,
+              help="Of raw memory: which runs it has, as in /proc/iomem.")
 @click.option("-n", "no_target", is_flag=True, help="No target at all: a calculator.")
 @click.option("--json", "json", is_flag=True, help="Output as JSON, one object a line.")
 @click.option("-q", "quiet", is_flag=True, help="No banner and no notes.")
@@ -47,9 +65,9 @@ Process ids are decimal, because they are printed in decimal; other bare numbers
 @click.argument("vmlinux", required=False)
 @click.pass_obj
 def cli(
-    behind: list[str] | None, commands: tuple[str, ...], script: str | None, write: bool, cow: bool, no_target: bool,
-    json: bool, quiet: bool, stop_on_error: bool, no_plugins: bool, no_startup: bool, target: str | None,
-    vmlinux: str | None,
+    behind: list[str] | None, commands: tuple[str, ...], script: str | None, write: bool, cow: bool, raw: bool,
+    phys_base: int, map_file: str | None, no_target: bool, json: bool, quiet: bool, stop_on_error: bool,
+    no_plugins: bool, no_startup: bool, target: str | None, vmlinux: str | None,
 ) -> int:
     """mdb for Linux: read and write kernel and user memory.
 
@@ -71,6 +89,8 @@ def cli(
         raise click.UsageError("-w and --cow are mutually exclusive")
     if no_target and (target is not None or write or cow):
         raise click.UsageError("-n means no target: TARGET, -w and --cow do not go with it")
+    if target is None and (raw or phys_base or map_file is not None):
+        raise click.UsageError("--raw, --phys-base and --map are about TARGET, and there is none")
     if target == "":
         raise click.UsageError("TARGET is empty")
     from kshell.shell.start import Request, start
@@ -78,7 +98,7 @@ def cli(
     return start(Request(
         commands=commands, script=script, mode="r+" if write else "c" if cow else "r", no_target=no_target, json=json,
         quiet=quiet, stop_on_error=stop_on_error, plugins=not no_plugins, target=target, vmlinux=vmlinux,
-        arguments=arguments, startup=not no_startup))
+        raw=raw, phys_base=phys_base, map=map_file, arguments=arguments, startup=not no_startup))
 
 
 def main() -> None:

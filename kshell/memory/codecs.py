@@ -72,6 +72,24 @@ def encoder_of(codec: int) -> Encoder:
     return lambda data: bytes(cramjam.zstd.compress(data, ZSTD_LEVEL))
 
 
+def framed_snappy(data: bytes, size: int, place: int) -> bytes:
+    """Return the *size* bytes of a stream in snappy's framing format, checksums and all; never more.
+
+    :param place: where it lies in its file, for the message
+    :raises FormatError: it is damaged
+    """
+    out = bytearray(size)
+    try:
+        count = _cramjam(SNAPPY).snappy.decompress_into(data, out)
+    except FormatError:
+        raise
+    except Exception as error:
+        raise FormatError(f"snappy, at 0x{place:x} of the file: {error}") from error
+    if count != size:
+        raise FormatError(f"snappy, at 0x{place:x} of the file: {count} bytes instead of {size}")
+    return bytes(out)
+
+
 def _lzo() -> Any:
     try:
         from lzallright import LZOCompressor

@@ -9,11 +9,12 @@ Measured on 256 MiB in the page cache: 64 MiB sequential as fast as memcpy into 
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from kshell.errors import Fault, FormatError, Reason
+from kshell.errors import Fault, FormatError, OpenError, Reason
 from kshell.memory.model import FileRun, Gathered, Memory, Range, Window
 from kshell.memory.segments import Piece, Segments
 
@@ -44,6 +45,21 @@ class Stamp(NamedTuple):
 def size_of(descriptor: int) -> int:
     """Return the size of an open file or block device in bytes; pread(2) does not care about the position moved."""
     return os.lseek(descriptor, 0, os.SEEK_END)
+
+
+def open_file(path: str, mode: str = "r") -> int:
+    """Return a descriptor of *path*; mode "r" or "r+".
+
+    :raises OpenError: it is not there, or may not be read or written
+    """
+    try:
+        return os.open(path, (os.O_RDWR if mode == "r+" else os.O_RDONLY) | os.O_CLOEXEC)
+    except OSError as error:
+        denied = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+        kind = "missing" if error.errno == errno.ENOENT else "permission" if denied else "format"
+        verb = "opened for writing" if mode == "r+" else "opened"
+        hint = "--cow keeps writes in memory instead" if denied and mode == "r+" else None
+        raise OpenError(path, f"cannot be {verb}: {error.strerror}", kind=kind, hint=hint) from error
 
 
 class FileMemory(Memory):

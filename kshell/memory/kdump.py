@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 from kshell.arch.model import MACHINES, arch_of_machine
 from kshell.errors import Fault, FormatError, OpenError, Reason
 from kshell.memory.codecs import CODEC_BITS, CODECS
-from kshell.memory.model import Gathered, Memory, Range, Window, merge_ranges
+from kshell.memory.image import Image
+from kshell.memory.model import Gathered, Range, Window, merge_ranges
 from kshell.memory.notes import Note, iter_notes
 from kshell.memory.pages import DESCRIPTOR, MANY, PageError, Pages
 from kshell.memory.source import FLAT_MAGIC, FileSource, FlattenedSource, Source
@@ -34,7 +35,7 @@ BLOCK_BITS = 512  # pages for each entry of the rank index
 MAX_READ = 16 << 20
 
 
-class Kdump(Memory):
+class Kdump(Image):
     """The physical memory in a kdump-compressed dump. Made by :func:`open_kdump`."""
 
     space = "physical"

@@ -39,6 +39,10 @@ class Segments:
         """Yield what the pieces say, ascending."""
         return merge_ranges(Range(p.start, p.end, p.reason is None, p.reason) for p in self.pieces)
 
+    def total(self) -> int:
+        """Return the number of bytes that are spoken of, held or not."""
+        return sum(piece.end - piece.start for piece in self.pieces)
+
     def held(self) -> int:
         """Return the number of bytes that are in the file."""
         return sum(piece.end - piece.start for piece in self.pieces if piece.reason is None)

@@ -23,6 +23,7 @@ class Request(NamedTuple):
     """What the command line asks for.
 
     :ivar mode: "r", "r+" (``-w``) or "c" (``--cow``)
+    :ivar raw: the target is raw memory; ``phys_base`` and ``map`` tell where its bytes belong
     :ivar arguments: of the script; :ivar startup: obey the startup file first
     """
 
@@ -36,6 +37,9 @@ class Request(NamedTuple):
     plugins: bool = True
     target: str | None = None
     vmlinux: str | None = None
+    raw: bool = False
+    phys_base: int = 0
+    map: str | None = None
     arguments: tuple[str, ...] = ()
     startup: bool = True
 
@@ -120,7 +124,9 @@ def _drop_output(status: int) -> int:
 
 
 def _open(request: Request) -> Target:
+    from kshell.target.formats import Options
     from kshell.target.open import open_target
 
-    return open_target(request.target, request.vmlinux, request.mode)
+    options = Options(raw=request.raw, phys_base=request.phys_base, map=request.map)
+    return open_target(request.target, request.vmlinux, request.mode, options)
 

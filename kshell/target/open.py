@@ -1,48 +1,30 @@
-"""Opening: what a file is, by an ordered and explicit list of looks at its first bytes, and the target made of it.
+"""Opening: the image in a file (:mod:`kshell.target.formats`), and the target made of it.
 
 A named file is never replaced by the running system; what is recognised but cannot be read is named.
 """
 
 from __future__ import annotations
 
-import os
-import stat
-from typing import TYPE_CHECKING
-
 from kshell.errors import FormatError, OpenError
-from kshell.memory.elfcore import ElfCore, open_elfcore
+from kshell.memory.image import Image
 from kshell.memory.model import Memory
 from kshell.memory.overlay import Overlay
 from kshell.target.cpus import read_cpus
+from kshell.target.formats import RAW, Options, look_at, open_image
 from kshell.target.kernel import attach_kernel
-from kshell.target.target import Target
+from kshell.target.target import Cpu, Target
 from kshell.target.vmcoreinfo import Vmcoreinfo
 
-if TYPE_CHECKING:
-    from kshell.memory.kdump import Kdump
-
 MODES = ("r", "r+", "c")
-HEADER = 4096
-
-#: First bytes of what is known and not read yet, with its name.
-NAMED = (
-    (b"EMiL", "a LiME memory image"),
-    (b"AVML", "an AVML memory image"),
-    (b"PAGEDU64", "a Windows crash dump"),
-    (b"PAGEDUMP", "a Windows crash dump"),
-    (b"\x1f\x8b", "gzip-compressed"),
-    (b"\xfd7zXZ\0", "xz-compressed"),
-    (b"\x28\xb5\x2f\xfd", "zstd-compressed"),
-    (b"BZh", "bzip2-compressed"),
-    (b"QFI\xfb", "a QEMU disk image"),
-)
+PLAIN = Options()
 
 
-def open_target(path: str | None, vmlinux: str | None = None, mode: str = "r") -> Target:
+def open_target(path: str | None, vmlinux: str | None = None, mode: str = "r", options: Options = PLAIN) -> Target:
     """Open *path*, or the running system when it is None.
 
     :param vmlinux: an ELF file with symbols of the same kernel, or a System.map; adds to what the image tells
     :param mode: "r" read only, "r+" writes go into the file, "c" writes are kept in memory and the file stays
+    :param options: what cannot be seen in the image itself
     :raises OpenError: with ``kind`` telling why
     """
     if mode not in MODES:
@@ -51,7 +33,7 @@ def open_target(path: str | None, vmlinux: str | None = None, mode: str = "r") -
         from kshell.target.live import open_running_system
 
         return open_running_system(mode)
-    target = _open_file(path, mode)
+    target = _open_file(path, mode, options)
     if vmlinux is not None:
         from kshell.target.vmlinux import add_vmlinux
 
@@ -63,21 +45,28 @@ def open_target(path: str | None, vmlinux: str | None = None, mode: str = "r") -
     return target
 
 
-def _open_file(path: str, mode: str) -> Target:
-    head = read_head(path)
-    if head[:4] == b"\x7fELF":
-        return _open_elf(path, mode)
-    if head.startswith((b"KDUMP   ", b"DISKDUMP", b"makedumpfile\0")):
-        return _open_kdump(path, mode)
-    for magic, name in NAMED:
-        if head.startswith(magic):
-            raise OpenError(path, f"{name}: recognised, but not read by this version of kshell", kind="unsupported",
-                            hint="unpack it first" if name.endswith("compressed") else
-                            "an ELF vmcore is read: makedumpfile -E, virsh dump --memory-only, dump-guest-memory")
-    if not head:
-        raise OpenError(path, "the file is empty: it has no header", kind="header")
-    raise OpenError(path, "not a kernel core file (no ELF header, no known dump magic)", kind="format",
-                    hint=f"it starts with {head[:8].hex(' ')}; file(1) may know what it is")
+def _open_file(path: str, mode: str, options: Options) -> Target:
+    image, format = open_image(path, mode, options)
+    try:
+        if getattr(image, "is_user_core", False):
+            raise OpenError(path, "a core of a user process, not of a kernel", kind="format",
+                            hint="user cores are not read by this version of kshell; gdb reads them")
+        try:
+            return _target_of(image, path, mode, options)
+        except OpenError as error:
+            if format is RAW and not options.raw and error.kind == "symbols":
+                raise _not_raw(path) from error
+            raise
+    except BaseException:
+        image.close()
+        raise
+
+
+def _not_raw(path: str) -> OpenError:
+    start = look_at(path).data[:8].hex(" ")
+    return OpenError(path, "not a kernel core file (no ELF header, no known dump magic), and read as raw physical "
+                     "memory it has no kernel", kind="format",
+                     hint=f"it starts with {start}; file(1) may know what it is")
 
 
 def read_head(path: str) -> bytes:
@@ -85,73 +74,33 @@ def read_head(path: str) -> bytes:
 
     :raises OpenError: it is not there, not a file, or may not be read
     """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError as error:
-        raise OpenError(path, "no such file", kind="missing") from error
-    except PermissionError as error:
-        hint = "dumps are often root's: sudo kshell ..."
-        raise OpenError(path, "permission denied", kind="permission", hint=hint) from error
-    except OSError as error:
-        raise OpenError(path, error.strerror or str(error), kind="missing") from error
-    if stat.S_ISDIR(os.fstat(descriptor).st_mode):
-        os.close(descriptor)        # fdopen would refuse it, and leave it open
-        raise OpenError(path, "is a directory", kind="format", hint="name the dump in it")
-    with os.fdopen(descriptor, "rb", buffering=0) as file:
-        try:
-            return file.read(HEADER) or b""
-        except OSError as error:
-            raise OpenError(path, error.strerror or str(error), kind="format") from error
+    return look_at(path).data
 
 
-def _open_elf(path: str, mode: str) -> Target:
-    core = open_elfcore(path, "r+" if mode == "r+" else "r")
-    try:
-        return _target_of_core(core, path, mode)
-    except BaseException:
-        core.close()
-        raise
+def _target_of(dump: Image, path: str, mode: str, options: Options) -> Target:
+    """Return the target in *dump*.
 
-
-def _target_of_core(core: ElfCore, path: str, mode: str) -> Target:
-    if core.is_user_core:
-        raise OpenError(path, "a core of a user process, not of a kernel", kind="format",
-                        hint="user cores are not read by this version of kshell; gdb reads them")
-    return _target_of(core, path, mode, [note.desc for note in core.notes if note.name == "VMCOREINFO"])
-
-
-def _open_kdump(path: str, mode: str) -> Target:
-    from kshell.memory.kdump import open_kdump
-
-    dump = open_kdump(path, mode)
-    try:
-        notes = [note.desc for note in dump.notes if note.name == "VMCOREINFO"]
-        return _target_of(dump, path, mode, ([dump.vmcoreinfo] if dump.vmcoreinfo else []) + notes)
-    except BaseException:
-        dump.close()
-        raise
-
-
-def _target_of(dump: ElfCore | Kdump, path: str, mode: str, described: list[bytes]) -> Target:
-    """Return the target in *dump*; *described* are the bytes that may be its VMCOREINFO.
-
-    :raises OpenError: none of them is, or the kernel cannot be found by it
+    :raises OpenError: nothing tells where its kernel is, or it cannot be found by that
     """
-    target = Target(path, dump.describe(), dump.arch, mode=mode)
+    told = dump.describe()
+    target = Target(path, told, dump.arch, mode=mode)
     target.on_close(dump.close)
     physical: Memory = Overlay(dump) if mode == "c" else dump
-    target.findings["image"] = dump.describe()
-    if dump.complete is not None:
-        target.findings["missing"] = dump.complete
-    target.cpus = read_cpus(dump.notes, dump.arch)
-    info = best_vmcoreinfo(described)
+    target.findings["image"] = told
+    target.findings.update(dump.facts())
+    missing = dump.complete
+    if missing is not None:
+        target.findings["missing"] = missing
+    target.cpus = read_cpus(dump.notes, dump.arch) or [
+        Cpu(number, registers, None, "state") for number, registers in enumerate(dump.registers)]
+    info = best_vmcoreinfo(dump.described())
     if info is not None:
         attach_kernel(target, physical, info)
     elif not _attach_found(target, physical):
-        told = f"; {dump.complete}" if dump.complete else ""
-        why = f"a dump without VMCOREINFO, and none in its memory, so nothing tells where its kernel is{told}"
+        lost = f"; {missing}" if missing else ""
+        why = f"a dump without VMCOREINFO, and none in its memory, so nothing tells where its kernel is{lost}"
         raise OpenError(path, why, kind="symbols",
-                        hint="copy the dump again" if dump.complete else
+                        hint="copy the dump again" if missing else
                         "QEMU writes VMCOREINFO with -device vmcoreinfo and qemu_fw_cfg.ko loaded in the guest")
     return target
 

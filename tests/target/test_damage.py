@@ -287,7 +287,7 @@ def test_excluded_pages_stay_apart_from_the_rest(tmp_path: Path) -> None:
     (b"hello, world\n" * 100, "format", "not a kernel core file"),
     (b"KDUMP   " + bytes(100), "header", "ends inside its header"),
     (b"makedumpfile\0" + bytes(100), "header", "flattened"),
-    (b"EMiL" + bytes(100), "unsupported", "LiME"),
+    (b"EMiL" + bytes(100), "header", "LiME"),
     (b"PAGEDU64" + bytes(100), "unsupported", "Windows"),
     (b"\x28\xb5\x2f\xfd" + bytes(100), "unsupported", "zstd"),
     (core([], ident=b"\x01\x01\x01"), "wordsize", "32-bit"),
@@ -309,7 +309,7 @@ def test_foreign_files_are_named(tmp_path: Path, data: bytes, kind: str, words: 
 
 def test_what_is_no_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
-    for name, kind in (("nothing", "missing"), ("", "format"), ("fifo", "header"), ("nothing/below", "missing")):
+    for name, kind in (("nothing", "missing"), ("", "format"), ("fifo", "format"), ("nothing/below", "missing")):
         with pytest.raises(OpenError) as caught:
             open_target(str(tmp_path / name))
         assert caught.value.kind == kind
