@@ -182,7 +182,7 @@ def drgn_symbols(dump: str, vmlinux: str) -> dict[str, Any]:
 
 def kshell_dentries(dump: str) -> dict[str, Any]:
     """``again`` is the walk when the page array has been read once."""
-    from kshell.linux import slab, slub
+    from kshell.linux import slab, slub_objects
     from kshell.value import Vector
 
     target = kshell_open(dump)
@@ -191,7 +191,7 @@ def kshell_dentries(dump: str) -> dict[str, Any]:
     import numpy  # noqa: F401 - drgn's import is not measured either
 
     def work() -> list[int]:
-        found = slub.cache_objects(target, cache)
+        found = slub_objects.cache_objects(target, cache)
         return sorted(found.address[found.allocated].tolist())
 
     result = timed(work)

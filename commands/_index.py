@@ -41,6 +41,7 @@ DCMDS: dict[str, tuple[str, str, str, bool]] = {
     "head": ("language", "Pass on the first values of a pipe, 10 without a number", "refused", False),
     "help": ("help", "Explain a dcmd or walker, or give an overview", "refused", False),
     "kgrep": ("search", "Find the places in kernel memory that hold a value: the address is the value", "required", False),
+    "kmastat": ("slab", "Show how much of each slab cache is in use; caches without slabs are left out", "refused", False),
     "kread": ("access", "Show bytes at a kernel virtual address, or copy them to a file", "required", False),
     "kwrite": ("write", "Write at a kernel virtual address", "required", False),
     "list": ("print", "Walk a chain of structures through a pointer member until NULL or the first one comes again", "required", False),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from kshell.errors import KshellError
+from kshell.errors import Fault, KshellError
 from kshell.linux.kernel import require_kernel
 from kshell.linux.lists import list_for_each_entry, visited_before
 
@@ -67,8 +67,16 @@ def read_cache(target: Target, cache: Value) -> Cache:
     # 4.17+ (3b0efdfa1e71, 4.x renamed the user's size): object_size; the flags' type changed, their place by name not.
     object_size = seen.integer("object_size")
     slabs, objects = _totals(target, seen)
-    return Cache(cache.address, seen["name"].string(), object_size, seen.integer("size"), seen.integer("align"),
+    return Cache(cache.address, _name(seen), object_size, seen.integer("size"), seen.integer("align"),
                  seen.integer("flags") & 0xFFFF_FFFF, slabs, objects)
+
+
+def _name(cache: Value) -> str:
+    """Return the name; where makedumpfile has left out the page it is on, the address stands for it."""
+    try:
+        return cache["name"].string()
+    except Fault:
+        return f"(name lost, 0x{cache.address:x})"
 
 
 def find_cache(target: Target, name: str) -> Cache:
@@ -134,10 +142,28 @@ def _totals(target: Target, cache: Value) -> tuple[int | KshellError, int | Kshe
 
 def _nodes(target: Target, cache: Value) -> Iterator[Value]:
     """Yield the pointers to the nodes; of the array only nr_node_ids elements are there, the type has more."""
-    symbol = target.symbols.get("nr_node_ids")  # a constant in kernels without NUMA
-    count = 1 if symbol is None else int.from_bytes(target.kernel.read(symbol.address, 4), "little")
     array = cache["node"] if cache.has("node") else cache["per_node"]
-    for number in range(min(count, max(len(array), 1))):
+    for number in range(min(node_count(target), max(len(array), 1))):
         pointer = array[number] if cache.has("node") else array[number]["node"]
         if pointer.integer():
             yield pointer
+
+
+def node_count(target: Target) -> int:
+    """Return nr_node_ids."""
+    symbol = target.symbols.get("nr_node_ids")  # a constant in kernels without NUMA
+    return 1 if symbol is None else int.from_bytes(target.kernel.read(symbol.address, 4), "little")
+
+
+def cache_nodes(target: Target, cache: Value, member: str) -> list[int]:
+    """Return the pointers *member* ("barn") of the nodes of the ``struct kmem_cache`` *cache*; NULL ones are left out.
+
+    6.18 has them in struct kmem_cache_node, 7.1 beside the nodes in per_node[].
+    """
+    found: list[int] = []
+    if cache.has("node"):
+        found = [pointer.deref().integer(member) for pointer in _nodes(target, cache) if pointer.deref().has(member)]
+    else:
+        array = cache["per_node"]
+        found = [array[number].integer(member) for number in range(min(node_count(target), len(array)))]
+    return [pointer for pointer in found if pointer]

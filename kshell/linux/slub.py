@@ -1,8 +1,8 @@
-"""SLUB: every slab and every object of a cache, allocated or free.
+"""SLUB: every slab of the machine, from the page array.
 
 Kernel source: mm/slub.c, mm/slab.h (``struct slab``, 5.17+; before, the same members of ``struct page``),
 include/linux/slub_def.h. Full slabs are on no list, so slabs are found in the page array, by their flag or page type
-and their cache; what is free is told by the freelists of slabs and CPUs, which are followed in lock step.
+and their cache. The objects in them are in :mod:`kshell.linux.slub_objects`.
 """
 
 from __future__ import annotations
@@ -13,22 +13,15 @@ from weakref import WeakKeyDictionary
 from kshell.errors import FormatError, KshellError
 from kshell.linux.lists import member_offset
 from kshell.linux.pages import PAGE_SHIFT, flag_bit, iter_runs, page_array, page_type
-from kshell.linux.percpu import per_cpu_ptr
 
 if TYPE_CHECKING:
     import numpy.typing
 
     from kshell.target.target import Target
     from kshell.types.model import CType, StructType
-    from kshell.value import Value
 
     Words = numpy.typing.NDArray[numpy.uint64]
     Bools = numpy.typing.NDArray[numpy.bool_]
-
-TOP = 1 << 64
-SLAB_RED_ZONE = 0x400
-#: objects of one slab: the counter has 15 bits
-MAX_OBJECTS = 1 << 15
 
 
 class Slabs(NamedTuple):
@@ -52,21 +45,12 @@ class Slabs(NamedTuple):
         """Return the slabs of one cache."""
         import numpy as np
 
-        mask = self.cache == np.uint64(cache)
+        return self.where(self.cache == np.uint64(cache))
+
+    def where(self, mask: Bools) -> Slabs:
+        """Return the slabs of the rows that are set in *mask*."""
         return Slabs(self.page[mask], self.address[mask], self.cache[mask], self.freelist[mask], self.objects[mask],
                      self.inuse[mask], self.frozen[mask], self.lost)
-
-
-class Objects(NamedTuple):
-    """The objects of a cache.
-
-    :ivar address: of each; ``allocated``: whether it is in use
-    :ivar damaged: slabs whose freelist leads out of them or in circles, with the address of the slab
-    """
-
-    address: Words
-    allocated: Bools
-    damaged: list[int]
 
 
 _KEPT: WeakKeyDictionary[Any, tuple[int, Slabs]] = WeakKeyDictionary()
@@ -84,17 +68,19 @@ def all_slabs(target: Target) -> Slabs:
     return kept[1]
 
 
-def _slab_type(target: Target) -> CType:
+def slab_type(target: Target) -> CType:
     """Return the type that describes a slab: struct slab, or struct page before 5.17."""
     found = target.types.get("struct slab")
-    if found is None or not _has(found, "slab_cache"):
+    if found is None or not has_member(found, "slab_cache"):
         found = target.type("struct page")
-    if not _has(found, "slab_cache") or not _has(target.type("struct kmem_cache"), "cpu_slab", "cpu_sheaves"):
+    cache = target.type("struct kmem_cache")
+    if not has_member(found, "slab_cache") or not has_member(cache, "cpu_slab", "cpu_sheaves"):
         raise KshellError("the kernel's allocator is not SLUB", hint="SLAB and SLOB (before 6.8) are not read")
     return found
 
 
-def _has(type: CType, *names: str) -> bool:
+def has_member(type: CType, *names: str) -> bool:
+    """Whether the structure *type* has one of the members *names*."""
     bare: StructType = type.strip()  # type: ignore[assignment]
     return any(bare.has(name) for name in names)
 
@@ -103,7 +89,7 @@ def _scan(target: Target) -> Slabs:
     import numpy as np
 
     array = page_array(target)
-    type_ = _slab_type(target)
+    type_ = slab_type(target)
     cache_at, freelist_at = member_offset(type_, "slab_cache"), member_offset(type_, "freelist")
     counters_at = member_offset(type_, "counters")
     is_slab = _recogniser(target)
@@ -154,99 +140,3 @@ def _halves(rows: Any, at: int) -> Any:
     import numpy as np
 
     return np.ascontiguousarray(rows[:, at : at + 4]).view("<u4").reshape(-1)
-
-
-# -- objects -----------------------------------------------------------------------------------------------------------
-
-
-def cache_objects(target: Target, cache: Value) -> Objects:
-    """Return every object of the ``struct kmem_cache`` *cache*, allocated and free, by ascending slab.
-
-    :raises Fault: the cache cannot be read
-    :raises KshellError: free objects are kept in a way that this version does not read
-    """
-    import numpy as np
-
-    seen = cache.snapshot()
-    if seen.has("cpu_sheaves"):
-        raise KshellError("the cache keeps free objects in sheaves (Linux 6.18 and later): not read by this version")
-    slabs = all_slabs(target).of(cache.address)
-    size = seen.integer("size")
-    pad = seen.integer("red_left_pad") if seen.has("red_left_pad") and seen.integer("flags") & SLAB_RED_ZONE else 0
-    if not 0 < size <= 1 << 23:
-        raise FormatError(f"struct kmem_cache at 0x{cache.address:x} is damaged: objects of {size} bytes")
-    counts = slabs.objects.astype(np.int64)
-    starts = np.concatenate(([0], np.cumsum(counts)))
-    total = int(starts[-1])
-    number = np.arange(total, dtype=np.int64) - np.repeat(starts[:-1], counts)
-    address = np.repeat(slabs.address, counts) + (number * size + pad).astype(np.uint64)
-    allocated = np.ones(total, np.bool_)
-    chains = _Chains(target, seen, slabs, starts[:-1], size, pad)
-    chains.follow(slabs.freelist, np.arange(len(counts)), allocated)
-    heads, rows = _cpu_freelists(target, seen, slabs)
-    chains.follow(np.array(heads, np.uint64), np.array(rows, np.int64), allocated)
-    return Objects(address, allocated, sorted(chains.damaged))
-
-
-class _Chains:
-    """Freelists of many slabs, followed one step at a time for all of them."""
-
-    def __init__(self, target: Target, cache: Value, slabs: Slabs, starts: Any, size: int, pad: int) -> None:
-        self._kernel, self._slabs, self._starts, self._size, self._pad = target.kernel, slabs, starts, size, pad
-        self._offset = cache.integer("offset")
-        # CONFIG_SLAB_FREELIST_HARDENED, 4.14+; mixed with the swapped address since 5.7
-        self._random = cache.integer("random") if cache.has("random") else None
-        self.damaged: set[int] = set()
-
-    def follow(self, heads: Words, rows: Any, allocated: Bools) -> None:
-        """Clear *allocated* for each object on the lists that begin at *heads*, which are in the slabs *rows*."""
-        import numpy as np
-
-        live = (heads != 0).nonzero()[0]
-        current, rows = heads[live], rows[live]
-        for _ in range(MAX_OBJECTS):
-            if not len(current):
-                return
-            base = self._slabs.address[rows] + np.uint64(self._pad)
-            index, rest = np.divmod(current - base, np.uint64(self._size))
-            good = (current >= base) & (rest == 0) & (index < self._slabs.objects[rows])
-            place = np.where(good, self._starts[rows] + index.astype(np.int64), 0)
-            good &= allocated[place]  # one that is free already: the list goes in circles, or joins another
-            self._blame(rows[~good])
-            current, rows, place = current[good], rows[good], place[good]
-            allocated[place] = False
-            current, ok = self._next(current)
-            self._blame(rows[~ok])
-            going = ok & (current != 0)
-            current, rows = current[going], rows[going]
-        self._blame(rows)
-
-    def _next(self, current: Words) -> tuple[Words, Bools]:
-        import numpy as np
-
-        at = current + np.uint64(self._offset)
-        gathered = self._kernel.gather(at, 8)
-        stored = gathered.data.reshape(-1).view("<u8").copy()
-        if self._random is not None:
-            stored ^= np.uint64(self._random) ^ at.byteswap()
-        return stored, gathered.ok
-
-    def _blame(self, rows: Any) -> None:
-        self.damaged.update(int(page) for page in self._slabs.page[rows])
-
-
-def _cpu_freelists(target: Target, cache: Value, slabs: Slabs) -> tuple[list[int], list[int]]:
-    """Return the first free object of each CPU's own freelist, and the row of the slab it is in."""
-    heads: list[int] = []
-    rows: list[int] = []
-    where = {int(page): row for row, page in enumerate(slabs.page)}
-    kind = target.type("struct kmem_cache_cpu")
-    for cpu in target.cpu_numbers("possible"):
-        own = target.value(kind, per_cpu_ptr(target, cache.integer("cpu_slab"), cpu)).snapshot()
-        row = where.get(own.integer("slab" if own.has("slab") else "page"))
-        head = own.integer("freelist")
-        if head and row is not None:
-            heads.append(head)
-            rows.append(row)
-    return heads, rows
-
