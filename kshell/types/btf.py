@@ -103,7 +103,7 @@ class Btf:
                 found[self.string(name)] = (offset, self.by_id(target))
         return found
 
-    def percpu_type(self, name: str) -> CType | None:
+    def variable_type(self, name: str, address: int | None = None) -> CType | None:
         """Return the type of the per-CPU (or other) variable *name*, or None when BTF does not tell."""
         numbers = self._index.find("var", name)
         return self.by_id(self._record(numbers[0])[2]) if numbers else None

@@ -1,51 +1,50 @@
-"""Symbols and build id of an ELF file, such as a vmlinux. System V ABI chapters 4 and 5.
+"""Symbols and build id of an ELF file, such as a vmlinux, a program or a library. System V ABI chapters 4 and 5.
 
-pyelftools finds the sections; symbols and notes are read from their bytes here, for a vmlinux has 150,000 symbols.
+Symbols are read from their bytes: a vmlinux has 150,000.
 """
 
 from __future__ import annotations
 
-import struct
-from pathlib import Path
-from typing import Any
-
 from kshell.errors import FormatError
-from kshell.memory.notes import iter_notes
+from kshell.types.elffile import (
+    ET_REL,
+    MAX_SECTION,
+    NT_GNU_BUILD_ID,
+    SHF_ALLOC,
+    SHF_EXECINSTR,
+    SHF_WRITE,
+    SHN_ABS,
+    SHN_UNDEF,
+    SHT_NOBITS,
+    SYM,
+    ElfFile,
+)
+from kshell.types.model import Symbol
 from kshell.types.procsyms import SymbolList
 
-MAX_SECTION = 256 << 20
-NT_GNU_BUILD_ID = 3
-SHN_UNDEF, SHN_ABS = 0, 0xFFF1
-STB_GLOBAL = 1
+STB_GLOBAL, STB_WEAK = 1, 2
+STT_NOTYPE, STT_TLS = 0, 6
 LETTERS = {0: "n", 1: "d", 2: "t", 6: "d", 10: "i"}  # STT_NOTYPE, OBJECT, FUNC, TLS, GNU_IFUNC
-ELF_SYM = struct.Struct("<IBBHQQ")
+MACHINES = {62: "EM_X86_64"}
+
+Row = tuple[int, str, str, str | None]
 
 
 class ElfSymbols:
-    """What is wanted of an ELF file with symbols: its build id, its e_machine, its symbols moved by an offset."""
+    """What is wanted of a vmlinux: its build id, its e_machine, its symbols moved by an offset."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str | ElfFile) -> None:
         """:raises FormatError: it cannot be read or is no 64-bit little-endian ELF file"""
-        from elftools.elf.elffile import ELFFile
-
-        self.path = path
+        elf = path if isinstance(path, ElfFile) else ElfFile(path)
+        self.path = elf.path
         try:
-            with Path(path).open("rb") as file:
-                elf = ELFFile(file)
-                if elf.elfclass != 64 or not elf.little_endian:
-                    raise FormatError(f"{path}: an ELF file of 32 bits or big-endian: not supported yet")
-                self.machine: str = elf["e_machine"]
-                size = file.seek(0, 2)
-                sections = {section.name: section for section in elf.iter_sections()}
-                self.build_id = _build_id(sections, size)
-                table = sections.get(".symtab")
-                self._rows = [] if table is None else _rows(table, elf.get_section(table["sh_link"]), size)
-        except OSError as error:
-            raise FormatError(f"{path}: {error.strerror}") from error
-        except FormatError:
-            raise
-        except Exception as error:  # pyelftools raises what comes on damaged files: its own, KeyError, struct.error
-            raise FormatError(f"{path}: not an ELF file that can be read: {error or type(error).__name__}") from error
+            self.machine = MACHINES.get(elf.machine, str(elf.machine))
+            self.build_id = elf.build_id
+            self._rows: list[Row] = [
+                (value, letter, name, None) for value, _, letter, name in _symbols(elf, ".symtab")]
+        finally:
+            if elf is not path:
+                elf.close()
 
     def linked_at(self, name: str) -> int | None:
         """Return the linked address of the symbol *name*, or None."""
@@ -56,37 +55,66 @@ class ElfSymbols:
         return SymbolList(self._rows).moved(offset)
 
 
-def _content(section: Any, size: int) -> bytes:
-    """Return the bytes of *section* of a file of *size* bytes."""
-    if section["sh_type"] == "SHT_NOBITS" or section["sh_offset"] + section["sh_size"] > size:
-        raise FormatError(f"section {section.name} lies outside the file: it is cut or damaged")
-    if section["sh_size"] > MAX_SECTION:
-        raise FormatError(f"section {section.name} has an impossible size of {section['sh_size']} bytes")
-    data: bytes = section.data()
-    return data
+def read_symbols(elf: ElfFile, module: str | None = None, *, bias: int = 0, dynamic: bool = True) -> list[Symbol]:
+    """Return the symbols that *elf* defines: of .symtab, and those of .dynsym (*dynamic*) that are not in it.
+
+    :param bias: what is added to their addresses; thread-local ones, which are offsets, are left out
+    """
+    found: dict[tuple[str, int], Symbol] = {}
+    for table in (".symtab", ".dynsym") if dynamic else (".symtab",):
+        for value, size, letter, name in _symbols(elf, table):
+            if letter not in "aA":
+                value += bias
+            found.setdefault((name, value), Symbol(name, value % (1 << 64), size, letter, module))
+    return list(found.values())
 
 
-def _build_id(sections: dict[str, Any], size: int) -> str | None:
-    """Return the build id in hexadecimal: a vmlinux has it in .notes, among Xen's of the same type; others alone."""
-    for name in (".notes", ".note.gnu.build-id"):
-        if name in sections:
-            for note in iter_notes(_content(sections[name], size)):
-                if note.name == "GNU" and note.type == NT_GNU_BUILD_ID:
-                    return note.desc.hex()
-    return None
-
-
-def _rows(table: Any, strings: Any, size: int) -> list[tuple[int, str, str, str | None]]:
-    data, text = _content(table, size), _content(strings, size)
-    rows: list[tuple[int, str, str, str | None]] = []
-    for name, info, _, section, value, _ in ELF_SYM.iter_unpack(data[: len(data) // ELF_SYM.size * ELF_SYM.size]):
+def _symbols(elf: ElfFile, table: str) -> list[tuple[int, int, str, str]]:
+    """Return (value, size, letter of nm, name) of each symbol that is defined; in object files by the address that
+    its section was given.
+    """
+    section = elf.section(table)
+    if section is None or section.type == SHT_NOBITS:
+        return []
+    if not section.link < len(elf.sections):
+        raise FormatError(f"{elf.path}: section {table} names no section of strings")
+    data, text = elf.content(section, MAX_SECTION), elf.content(elf.sections[section.link], MAX_SECTION)
+    letters, bases = _letters(elf), {}
+    if elf.type == ET_REL:
+        bases = {one.number: one.address for one in elf.sections}
+    rows: list[tuple[int, int, str, str]] = []
+    for name, info, _, home, value, size in SYM.iter_unpack(data[: len(data) // SYM.size * SYM.size]):
         letter = LETTERS.get(info & 15)
-        end = text.find(b"\0", name)
-        if letter is None or section == SHN_UNDEF or end <= name:
+        if letter is None or home == SHN_UNDEF or info & 15 == STT_TLS:
             continue
-        if section == SHN_ABS:
+        end = text.find(b"\0", name)
+        if end <= name:
+            continue
+        if home == SHN_ABS:
             letter = "a"
+        elif letter in "nd":
+            letter = letters.get(home, letter)
         if info >> 4 == STB_GLOBAL:
             letter = letter.upper()
-        rows.append((value, letter, text[name:end].decode("utf-8", "replace"), None))
+        elif info >> 4 == STB_WEAK:
+            letter = "W" if letter == "t" else "V"
+        rows.append((value + bases.get(home, 0), size, letter, text[name:end].decode("utf-8", "replace")))
     return rows
+
+
+def _letters(elf: ElfFile) -> dict[int, str]:
+    """Return the letter that nm(1) has for data in each section."""
+    letters: dict[int, str] = {}
+    for section in elf.sections:
+        if not section.flags & SHF_ALLOC:
+            continue
+        if section.type == SHT_NOBITS:
+            letters[section.number] = "b"
+        elif section.flags & SHF_EXECINSTR:
+            letters[section.number] = "t"
+        else:
+            letters[section.number] = "d" if section.flags & SHF_WRITE else "r"
+    return letters
+
+
+__all__ = ["NT_GNU_BUILD_ID", "ElfSymbols", "read_symbols"]

@@ -326,6 +326,18 @@ class TypeSource(Protocol):
     def names(self) -> Iterator[tuple[str, str]]:
         """Yield (kind, name) of every named type."""
 
+    def starting(self, kind: str, prefix: str, limit: int) -> list[str]:
+        """Return at most *limit* names in *kind* that begin with *prefix*, sorted."""
+
+    def variable_type(self, name: str, address: int | None = None) -> CType | None:
+        """Return the type of the variable *name*, or None when the source does not tell.
+
+        :param address: where it was linked, to choose among statics of one name
+        """
+
+    def percpu(self) -> dict[str, tuple[int, CType]]:
+        """Return name -> (offset in the per-CPU area, type) of the per-CPU variables that the source tells of."""
+
 
 class SymbolSource(Protocol):
     """A source of symbols."""

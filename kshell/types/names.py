@@ -15,9 +15,8 @@ from kshell.types.known import known_type
 from kshell.types.model import ArrayType, CType, PointerType, QualifiedType, Symbol, VoidType, near_names
 
 if TYPE_CHECKING:
-    from kshell.types.btf import Btf
     from kshell.types.declared import Declared
-    from kshell.types.model import SymbolSource
+    from kshell.types.model import SymbolSource, TypeSource
     from kshell.types.private import PrivateSymbols
 
 TAGS = ("struct", "union", "enum")
@@ -157,12 +156,18 @@ class TypeIndex:
     """The types of several sources: the kernel's first, then its modules', joined when first needed."""
 
     def __init__(
-        self, sources: Sequence[Btf], more: Callable[[], Iterable[tuple[Btf, str]]] | None = None
+        self, sources: Sequence[TypeSource], more: Callable[[], Iterable[tuple[TypeSource, str]]] | None = None
     ) -> None:
-        self.sources: list[tuple[Btf, str | None]] = [(source, None) for source in sources]
+        self.sources: list[tuple[TypeSource, str | None]] = [(source, None) for source in sources]
         self._more = more
         self._found: dict[str, CType] = {}
         self._declared: Declared | None = None
+        #: sources that are asked after all others, such as the DWARF of a vmlinux: looking through them takes long
+        self._last: list[TypeSource] = []
+        #: whether names mean what they mean in the kernel (:mod:`kshell.types.known`)
+        self.known = True
+        #: what KASLR or a loader added to the addresses that the sources tell
+        self.moved = 0
 
     @property
     def declared(self) -> Declared:
@@ -177,25 +182,29 @@ class TypeIndex:
         """Forget what names meant, because types were declared or forgotten."""
         self._found.clear()
 
-    def add(self, source: Btf, module: str | None = None) -> None:
-        """Add a source, behind the others."""
-        self.sources.append((source, module))
+    def add(self, source: TypeSource, module: str | None = None, *, last: bool = False) -> None:
+        """Add a source, behind the others, or behind those of modules too (*last*)."""
+        if last:
+            self._last.append(source)
+        else:
+            self.sources.append((source, module))
 
     @property
-    def base(self) -> Btf | None:
+    def base(self) -> TypeSource | None:
         """The first source: the kernel's own."""
         return self.sources[0][0] if self.sources else None
 
     def __len__(self) -> int:
-        return len(self.sources)
+        return len(self.sources) + len(self._last)
 
-    def _all(self) -> Iterator[tuple[Btf, str | None]]:
+    def _all(self) -> Iterator[tuple[TypeSource, str | None]]:
         yield from self.sources
         count = len(self.sources)
         if self._more is not None and count:  # modules' types need the kernel's
             more, self._more = self._more, None
             self.sources += list(more())
             yield from self.sources[count:]
+        yield from ((source, None) for source in self._last)
 
     def get(self, name: str) -> CType | None:
         """Return the type that *name* spells, or None."""
@@ -300,16 +309,25 @@ class TypeIndex:
             yield from source.names()
 
     def of_symbol(self, symbol: Symbol) -> CType | None:
-        """Return the type of a global variable: from the shipped table, or BTF for per-CPU variables; else None."""
-        spelled = known_type(symbol.name)
+        """Return the type of a variable: from the shipped table of globals, or a source that tells; else None."""
+        spelled = known_type(symbol.name) if self.known else None
         if spelled is None or symbol.module is not None:
-            return self.base.percpu_type(symbol.name) if self.base is not None else None
+            return self._variable(symbol)
         if spelled.endswith("[]"):
             element = self.get(spelled[:-2].strip())
             if element is None or not element.size:
                 return None
             return ArrayType(element, symbol.size // element.size)
         return self.get(spelled)
+
+    def _variable(self, symbol: Symbol) -> CType | None:
+        linked = symbol.address - self.moved
+        for source, owner in [*self.sources[:1], *((source, None) for source in self._last), *self.sources[1:]]:
+            if owner in (None, symbol.module):
+                found = source.variable_type(symbol.name, linked)
+                if found is not None:
+                    return found
+        return None
 
 
 def _derive(base: CType, words: Sequence[str], name: str) -> CType:

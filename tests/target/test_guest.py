@@ -89,6 +89,7 @@ def test_module_btf_is_what_sys_kernel_btf_shows(guest: Guest) -> None:
     # the kernel keeps no BTF of a module that adds none to its own
     assert ours.keys() == told.keys() and len(told) > 5
     for module, btf in ours.items():
+        assert isinstance(btf, Btf) and isinstance(types.base, Btf)
         other = Btf(told[module].read_bytes(), types.base)
         assert (btf.first, btf.last, btf.string_end) == (other.first, other.last, other.string_end), module
         assert list(btf.names()) == list(other.names()), module
