@@ -136,6 +136,7 @@ def _describe(spec: GuestSpec) -> str:
     words += ["no KASLR"] if not spec.kaslr else []
     words += ["no VMCOREINFO"] if not spec.vmcoreinfo else []
     words += ["kdump"] if spec.crash else []
+    words += [f"disaster {spec.disaster}"] if spec.disaster else []
     words += [f"{spec.processes} processes", f"{spec.files} files"] if spec.processes else []
     return ", ".join(words)
 

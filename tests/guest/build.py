@@ -14,13 +14,21 @@ from pathlib import Path
 
 from .cache import appearing, cache_root, locked, make_sparse
 from .contents import HERE, command_line, compile_program, initramfs
-from .crash import convert_vmcore, save_vmcore, wait_crash
+from .crash import FAILED_BY_ITSELF, convert_vmcore, save_vmcore, wait_crash
+from .disasters import (
+    DISASTERS,
+    PANICKED,
+    disaster_arguments,
+    disaster_identities,
+    disaster_initramfs,
+    disaster_sources,
+)
 from .extras import extra_archive, extra_sources, extra_words
 from .image import GuestImage
 from .initramfs import iter_entries
 from .packages import bundle, kernel
 from .progress import GuestFailed, progress, step
-from .qemu import READY, RunningGuest, started
+from .qemu import FAILED, READY, RunningGuest, started
 from .spec import GuestSpec
 
 RIG_SOURCES = ("victim.c", "collect.c", "runtime.h", "init", "initramfs.py", "contents.py", "machine.py", "crash.py")
@@ -33,7 +41,7 @@ def key(spec: GuestSpec, packages: list[str]) -> str:
     """Return the name of a spec's content: the spec, the packages' exact versions, the rig's sources."""
     facts = [json.dumps(spec.facts(), sort_keys=True), str(BUILD_VERSION), *sorted(packages)]
     digest = hashlib.sha256("\0".join(facts).encode())
-    for name in (*RIG_SOURCES, *extra_sources(spec)):
+    for name in (*RIG_SOURCES, *extra_sources(spec), *disaster_sources(spec)):
         digest.update(b"\0" + name.encode() + b"\0" + (HERE / name).read_bytes())
     return digest.hexdigest()[:16]
 
@@ -43,6 +51,8 @@ def image_folder(spec: GuestSpec) -> Path:
     identities = [kernel(spec.kernel).package.identity]
     for name in ("busybox-static", "tcc", *(("kexec-tools", "makedumpfile") if spec.crash else ())):
         identities += [package.identity for package in bundle(name)]
+    if spec.disaster:
+        identities += disaster_identities(kernel(spec.kernel))
     return cache_root() / "images" / f"{spec.name}-{key(spec, identities)}"
 
 
@@ -88,6 +98,8 @@ def _build(spec: GuestSpec, final: Path) -> None:
         try:
             if spec.crash:
                 _take_crash(spec, work)
+            elif spec.disaster:
+                _take_disaster(spec, work)
             else:
                 _take_dumps(spec, work)
         except GuestFailed as error:
@@ -128,6 +140,22 @@ def _take_dumps(spec: GuestSpec, work: Path) -> None:
     drive.unlink()
 
 
+def _take_disaster(spec: GuestSpec, work: Path) -> None:
+    panics = DISASTERS[spec.disaster].panics
+    drive = _empty(work / "drive", ORACLE_DRIVE)
+    with _powered(spec, work, [drive]) as guest:
+        with step(f"{spec.name}: booting {kernel(spec.kernel).release}, and its end"):
+            failing = (FAILED_BY_ITSELF,) if panics else FAILED
+            guest.wait_console((PANICKED if panics else READY,), spec.timeout, failing=failing)
+        guest.command("stop")
+        with step(f"{spec.name}: dumping"):
+            (work / "registers.txt").write_text(guest.monitor("info registers -a"))
+            guest.command("dump-guest-memory", paging=False, protocol=f"file:{work / 'elf'}")
+        make_sparse(work / "elf")
+    unpack_oracle(drive, work / "oracle")
+    drive.unlink()
+
+
 def _take_crash(spec: GuestSpec, work: Path) -> None:
     oracle_drive = _empty(work / "drive", ORACLE_DRIVE)
     dump_drive = _empty(work / "dump-drive", (spec.memory + 64) << 20)
@@ -146,9 +174,11 @@ def _take_crash(spec: GuestSpec, work: Path) -> None:
 def _powered(spec: GuestSpec, work: Path, drives: list[Path]) -> Iterator[RunningGuest]:
     image = kernel(spec.kernel)
     initrd = work / "initrd"
-    initrd.write_bytes(initramfs(spec, image) + extra_archive(spec))
+    archive = disaster_initramfs(spec, image) if spec.disaster else initramfs(spec, image)
+    initrd.write_bytes(archive + extra_archive(spec))
+    arguments = f"{command_line(spec)} {disaster_arguments(spec)}" if spec.disaster else command_line(spec)
     more = extra_words(spec, work)
-    with started(spec, image.vmlinuz, initrd, command_line(spec), drives, work / "console.log", more) as guest:
+    with started(spec, image.vmlinuz, initrd, arguments, drives, work / "console.log", more) as guest:
         guest.memory_file = work / "ram" if spec.memory_file else None
         yield guest
     initrd.unlink()

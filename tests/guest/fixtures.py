@@ -99,6 +99,36 @@ def guest_kdump_612() -> GuestImage:
     return have(named_spec("kdump-6.12"))
 
 
+@pytest.fixture(scope="session")
+def guest_null() -> GuestImage:
+    """Linux 6.1 that panicked: a NULL dereference in the module disaster."""
+    return have(named_spec("null"))
+
+
+@pytest.fixture(scope="session")
+def guest_abba() -> GuestImage:
+    """Linux 6.12, frozen: two threads deadlocked on two mutexes, others waiting behind them."""
+    return have(named_spec("abba"))
+
+
+@pytest.fixture(scope="session")
+def guest_leak() -> GuestImage:
+    """Linux 6.1, frozen: 10,000 objects of the cache disaster_session leaked, 100 kept on a list."""
+    return have(named_spec("leak"))
+
+
+@pytest.fixture(scope="session")
+def guest_overflow() -> GuestImage:
+    """Linux 6.12 that panicked: a recursion ran into the guard page of its kernel stack."""
+    return have(named_spec("overflow"))
+
+
+@pytest.fixture(scope="session")
+def guest_softlockup() -> GuestImage:
+    """Linux 6.1 that panicked: a thread span with preemption off until the watchdog saw it."""
+    return have(named_spec("softlockup"))
+
+
 @pytest.fixture(scope="session", params=["6.1", "6.12"])
 def guest(request: pytest.FixtureRequest) -> GuestImage:
     """Each kernel series in turn."""

@@ -57,9 +57,12 @@ def closure(program: Path, packages: list[Package]) -> dict[str, Path]:
     return found
 
 
-def host_command(program: str, packages: list[Package]) -> list[str]:
-    """Return the command that runs an unpacked program on this host, with the unpacked libraries."""
-    path = find_program(program, packages)
+def host_command(program: str, packages: list[Package], path: Path | None = None) -> list[str]:
+    """Return the command that runs an unpacked program (at *path* when it is in no folder of programs) on this host.
+
+    It runs with the unpacked libraries.
+    """
+    path = path or find_program(program, packages)
     libraries = closure(path, packages)
     folders = sorted({str(library.parent) for library in libraries.values()})
     return [str(libraries[LOADER]), "--library-path", ":".join(folders), str(path)]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 
-LATER = ("teller", "memory_file")
-"""fields that came later: where they are False they do not count, and older images stay valid"""
+LATER = ("teller", "memory_file", "disaster")
+"""fields that came later: where they are False or empty they do not count, and older images stay valid"""
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,8 @@ class GuestSpec:
     """a process that says on the console when its memory is changed (live.c)"""
     memory_file: bool = False
     """the guest's memory is a shared file, ``RunningGuest.memory_file``"""
+    disaster: str = ""
+    """one of disasters.DISASTERS is staged instead of the usual processes, and the dead or frozen kernel is dumped"""
     timeout: float = 300.0
     """seconds from power-on until the guest must be ready (and, with crash, saved)"""
 
@@ -64,12 +66,17 @@ STANDARD: dict[str, GuestSpec] = {
         GuestSpec("kdump-6.12", kernel="6.12", memory=1024, crash=True, timeout=600.0),
         replace(_BASE, name="live", teller=True, memory_file=True),
         replace(_BASE, name="big", memory=2048, processes=8000, files=60000, timeout=1800.0),
+        replace(_BASE, name="null", disaster="null"),
+        GuestSpec("abba", kernel="6.12", disaster="abba"),
+        replace(_BASE, name="leak", disaster="leak"),
+        GuestSpec("overflow", kernel="6.12", disaster="overflow"),
+        replace(_BASE, name="softlockup", disaster="softlockup"),
     )
 }
 
 
 def named_spec(name: str) -> GuestSpec:
-    """Return a standard guest by name; a kernel version is a name too ("6.1.0-55").
+    """Return a standard guest by name; "6.1.0-55" (a kernel) and "null-6.12" (a disaster on one) are names too.
 
     :raises KeyError: there is none
     """
@@ -77,4 +84,8 @@ def named_spec(name: str) -> GuestSpec:
         return STANDARD[name]
     if name[:1].isdigit():
         return GuestSpec(name, kernel=name)
+    disaster, _, version = name.partition("-")
+    if version[:1].isdigit() and disaster in STANDARD and STANDARD[disaster].disaster:
+        kernel = STANDARD[version].kernel if version in STANDARD else version
+        return replace(STANDARD[disaster], name=name, kernel=kernel)
     raise KeyError(f"no guest named {name!r}; there are {', '.join(STANDARD)}")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import struct
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +14,9 @@ import pytest
 
 from .build import key, unpack_oracle
 from .cache import appearing, copy_sparse
+from .image import GuestImage
 from .initramfs import Archive, iter_entries
+from .kmodule import undefined
 from .libraries import needed
 from .oracle import parse_kallsyms_line, parse_kmsg, parse_maps_line, parse_module_line, parse_stat
 from .spec import STANDARD, GuestSpec, named_spec
@@ -115,3 +119,41 @@ def test_parsers() -> None:
     assert parse_module_line("dummy 16384 0 - Live 0xffffffffc0363000").used_by == ()
     records = parse_kmsg("6,0,0,-;Linux version 6.1; x\n SUBSYSTEM=acpi\n4,1,12,-;next\n")
     assert [(record.sequence, record.text) for record in records] == [(0, "Linux version 6.1; x"), (1, "next")]
+
+
+def test_a_spec_without_a_disaster_keeps_its_key() -> None:
+    assert "disaster" not in GuestSpec("a").facts()
+    assert named_spec("null-6.12").facts() == {**named_spec("6.12").facts(), "disaster": "null"}
+    with pytest.raises(KeyError):
+        named_spec("kdump-6.1")  # no disaster
+
+
+def test_undefined_symbols_of_an_object_file() -> None:
+    strings = b"\0mine\0theirs\0"
+    symbols = struct.pack("<IBBHQQ", 0, 0, 0, 0, 0, 0)
+    symbols += struct.pack("<IBBHQQ", 1, 0x10, 0, 1, 0, 0) + struct.pack("<IBBHQQ", 6, 0x10, 0, 0, 0, 0)
+    table_at = 64 + len(strings) + len(symbols)
+    header = struct.pack("<16s24xQ10xHH2x", b"\x7fELF\2\1\1", table_at, 64, 3)
+    sections = struct.pack("<IIQQQQIIQQ", 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+    sections += struct.pack("<IIQQQQIIQQ", 0, 3, 0, 0, 64, len(strings), 0, 0, 1, 0)
+    sections += struct.pack("<IIQQQQIIQQ", 0, 2, 0, 0, 64 + len(strings), len(symbols), 1, 1, 8, 24)
+    assert undefined(header + strings + symbols + sections) == ["theirs"]
+
+
+def test_the_disasters_happened(
+    guest_null: GuestImage, guest_abba: GuestImage, guest_leak: GuestImage, guest_overflow: GuestImage,
+    guest_softlockup: GuestImage,
+) -> None:
+    consoles = {image.spec.name: image.console.read_text(errors="replace") for image in (
+        guest_null, guest_abba, guest_leak, guest_overflow, guest_softlockup)}
+    assert "RIP: 0010:price_of+0x" in consoles["null"]
+    assert "CR2: 0000000000000028" in consoles["null"]
+    assert "INFO: task abba-left:" in consoles["abba"]
+    assert "INFO: task abba-right:" in consoles["abba"]
+    assert "Kernel panic" not in consoles["abba"] + consoles["leak"]
+    assert "Kernel panic - not syncing: Fatal exception in interrupt" in consoles["overflow"]
+    assert "Kernel panic - not syncing: softlockup: hung tasks" in consoles["softlockup"]
+    (line,) = re.findall(r"^disaster_session +(\d+)", guest_leak.oracle.text("proc/slabinfo"), re.MULTILINE)
+    assert int(line) == 10_100
+    for image in (guest_null, guest_abba, guest_leak, guest_overflow, guest_softlockup):
+        assert "disaster" in {module.name for module in image.oracle.modules()}
