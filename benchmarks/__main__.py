@@ -290,6 +290,8 @@ def main() -> int:
             pipe.run([PYTHON, "-m", "kshell", "-e", question, big])
             nothing.run([PYTHON, "-m", "kshell", "-e", "1=X", big])
         table.row("  ::walk dentry | ::print both, beside opening", pipe.seconds, nothing.seconds)
+        ours, theirs = case(table, "names", runs, big, vmlinux)
+        table.row("  ::walk dentry | ::print d_name.name", ours.times("seconds"), theirs.times("seconds"), 0.15)
     print(f"{table.missed} goals missed, {table.differ} answers differ")
     return int(bool(table.missed or table.differ))
 

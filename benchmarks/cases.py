@@ -217,6 +217,48 @@ def drgn_dentries(dump: str, vmlinux: str) -> dict[str, Any]:
     return result | {"check": digest((result["check"], *columns["check"])), "members": columns["seconds"]}
 
 
+# -- names of all dentries: the walk and the names, through a pipeline ------------------------------------------------
+
+
+def kshell_names(dump: str) -> dict[str, Any]:
+    import io
+
+    from kshell.builtin import make_registry
+    from kshell.console import Console
+    from kshell.session import Session
+    from kshell.shell.scripted import run_text
+
+    target = kshell_open(dump)
+    session = Session(target, make_registry(lambda _: None, plugins=False))
+    target.symbols.get("init_task")
+    target.type("struct dentry")
+    import numpy  # noqa: F401 - drgn's import is not measured either
+
+    def work() -> list[str]:
+        out = io.StringIO()
+        question = "::walk dentry | ::print struct dentry d_name.name"
+        run_text(session, Console(session, out, out), question, string=True, recover=False)
+        return out.getvalue().splitlines()
+
+    result = timed(work)
+    names = sorted(line.split(' "', 1)[1][:-1] for line in result["check"] if ' "' in line)
+    return result | {"check": digest([len(result["check"]), names])}
+
+
+def drgn_names(dump: str, vmlinux: str) -> dict[str, Any]:
+    from drgn.helpers.linux.slab import find_slab_cache, slab_cache_for_each_allocated_object
+
+    program = drgn_open(dump, vmlinux)
+    cache = find_slab_cache(program, "dentry")
+
+    def work() -> list[bytes]:
+        found = slab_cache_for_each_allocated_object(cache, "struct dentry")
+        return [one.d_name.name.string_() for one in found]
+
+    result = timed(work)
+    return result | {"check": digest([len(result["check"]), sorted(name.decode() for name in result["check"])])}
+
+
 # -- translation -------------------------------------------------------------------------------------------------------
 
 

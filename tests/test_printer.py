@@ -28,7 +28,9 @@ from kshell.types.model import (
     Kind,
     Member,
     PointerType,
+    QualifiedType,
     StructType,
+    TypedefType,
 )
 from kshell.value import Value
 from tests.value.universe import (
@@ -232,6 +234,12 @@ def test_array_limits(target: FakeTarget) -> None:
         prev = 0
     },
 ... ]"""
+
+
+def test_pointers_to_unsigned_char_show_text_but_not_to_u8(target: FakeTarget) -> None:
+    target.memory.put(BASE, b"name\0")
+    assert one(target, PointerType(QualifiedType("const", U8)), u64(BASE)) == f'0x{BASE:x} "name"'
+    assert one(target, PointerType(TypedefType("u8", U8)), u64(BASE)) == f"0x{BASE:x}"
 
 
 def test_char_arrays(target: FakeTarget) -> None:

@@ -96,3 +96,16 @@ def test_runs_tell_good_from_bad(target: Target) -> None:
     selection = Selection(target.type("struct task_struct"), ("pid",))
     objects = Many(target, target.type("struct task_struct"), selection).read([0, *tasks, 1, 2], target.kernel)
     assert list(objects.runs()) == [(0, 1, False), (1, 4, True), (4, 6, False)]
+
+
+def test_names_of_dentries_are_printed_as_one_by_one(target: Target) -> None:
+    from kshell.linux import slab, slub_objects
+
+    cache = target.value("struct kmem_cache", slab.find_cache(target, "dentry").address)
+    found = slub_objects.cache_objects(target, cache)
+    addresses = found.address[found.allocated].tolist()[::7]
+    selection = Selection(target.type("struct dentry"), ["d_name.name", "d_inode"])
+    read = Many(target, target.type("struct dentry"), selection).read(addresses, target.kernel)
+    lines = read.text(0, len(addresses)).splitlines()
+    assert lines == [line for address in addresses for line in selection.lines(target.value("struct dentry", address))]
+    assert sum('"' in line for line in lines) == len(addresses) > 1000

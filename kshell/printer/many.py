@@ -14,7 +14,7 @@ from kshell.memory.model import Memory
 from kshell.printer.members import Part, Selection
 from kshell.printer.options import DEFAULT, PrintOptions
 from kshell.printer.structure import Printer
-from kshell.types.model import ArrayType, CType, FunctionType, StructType, VoidType
+from kshell.types.model import ArrayType, CType, FunctionType, Kind, StructType, VoidType
 from kshell.value.layers import Layer, Pages, through
 from kshell.value.path import Route
 from kshell.value.pieces import Pieces, pieces
@@ -105,6 +105,7 @@ class _Shown:
         plain = not (options.addresses or options.types or options.base_types)
         complex_ = isinstance(part.route.shape.bare, (ArrayType, StructType, VoidType, FunctionType))
         self._scalar = plain and not complex_
+        self._pointers = part.route.shape.kind is Kind.POINTER and part.route.width is None
         self._lead = f"{escape(part.name)} = " if named else ""
         self._texts: dict[bytes | None, str] = {}
         self._number: Callable[[bytes], int] | None = self._decoder() if part.route.shape.integer else None
@@ -122,7 +123,14 @@ class _Shown:
         if len(texts) >= TEXTS:
             texts.clear()
         route, make, lead = self._route, self._printer.scalars.text, self._lead
-        for piece in set(data).difference(texts):
+        fresh = set(data).difference(texts)
+        if self._pointers and len(fresh) > 1:
+            order, scalars = self._target.arch.byteorder, self._printer.scalars
+            held = [piece for piece in fresh if piece]
+            values = [int.from_bytes(piece, order) for piece in held]
+            texts.update(zip(held, [f"{lead}{text}\n" for text in scalars.pointers(route.shape, values)], strict=True))
+            fresh.difference_update(held)
+        for piece in fresh:
             texts[piece] = f"{lead}{make(route.type, route.shape, piece or b'', route.bit, route.width)}\n"
         return [texts[piece] for piece in data]
 

@@ -21,6 +21,8 @@ ADDRESSES = frozenset({"in_addr_t", "ipaddr_t"})
 ESCAPES = {0: "\\0", 7: "\\a", 8: "\\b", 9: "\\t", 10: "\\n", 11: "\\v", 12: "\\f", 13: "\\r", 39: "\\'", 92: "\\\\"}
 #: bytes of a string behind a ``char *`` that are shown
 STRING = 255
+#: of many of them at once; a longer one is read again
+SHORT = 64
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
@@ -138,11 +140,28 @@ class Scalars:
         if text is None:
             text = self._names[value] = address_text(self.target, value)
         bare = shape.bare
-        if isinstance(bare, PointerType) and shape_of(bare.target).char:
+        if isinstance(bare, PointerType) and shape_of(bare.target).text:
             string = self.string(value)
             if string is not None:
                 return f'{text} "{string}"'
         return text
+
+    def pointers(self, shape: Shape, values: list[int]) -> list[str]:
+        """Return what :meth:`pointer` does of each; strings that are short are read together."""
+        bare = shape.bare
+        if self.options.plain or not (isinstance(bare, PointerType) and shape_of(bare.target).text):
+            return [self.pointer(shape, value) for value in values]
+        symbolize, names, made = self.target.symbolize, self._names, []
+        for value, data in zip(values, self.strings.read_many(values, SHORT), strict=True):
+            head, nul, _ = (data or b"").partition(b"\0")
+            string = printable(head) if nul else None
+            if string is None or not value:
+                made.append(self.pointer(shape, value))
+            else:
+                name = names.get(value) or (
+                    f"0x{value:x}" if symbolize(value) is None else address_text(self.target, value))
+                made.append(f'{name} "{string}"')
+        return made
 
     def string(self, address: int) -> str | None:
         """Return the string at *address* if it can be read and all of it shown; a long one ends in `` ...``."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kshell.types.model import ArrayType, CType, EnumType, IntType, Kind, PointerType, StructType
+from kshell.types.model import ArrayType, CType, EnumType, IntType, Kind, PointerType, QualifiedType, StructType
 
 if TYPE_CHECKING:
     from kshell.value.enums import EnumNames
@@ -24,10 +24,12 @@ class Shape:
     :ivar size: bytes; 0 for void, functions, incomplete types and flexible arrays
     :ivar integer: whether it is one number: an integer, a character, a truth value, an enum or a pointer
     :ivar char: whether it is C's ``char`` (not ``unsigned char`` or ``u8``, which hold numbers)
+    :ivar text: whether a pointer to it may lead to text: ``char``, and ``unsigned char`` spelled so (names of
+        dentries), not through a typedef like ``u8``
     :ivar routes: member paths from this type that were resolved already
     """
 
-    __slots__ = ("_names", "bare", "char", "integer", "kind", "routes", "signed", "size")
+    __slots__ = ("_names", "bare", "char", "integer", "kind", "routes", "signed", "size", "text")
 
     def __init__(self, type: CType) -> None:
         bare = type.strip()
@@ -38,6 +40,7 @@ class Shape:
         self.integer = bare.kind in INTEGERS
         # Since Linux 6.2 (3bc753c06dd0 "kbuild: treat char as always unsigned") char is unsigned: the name decides.
         self.char = isinstance(bare, IntType) and bare.name == "char" and bare.size == 1
+        self.text = self.char or (isinstance(bare, IntType) and bare.name == "unsigned char" and _spelled(type))
         self.routes: dict[str, Route] = {}
         self._names: EnumNames | None = None
 
@@ -50,6 +53,13 @@ class Shape:
             assert isinstance(self.bare, EnumType)
             self._names = EnumNames(self.bare)
         return self._names
+
+
+def _spelled(type: CType) -> bool:
+    """Whether no typedef is on the way to the bare type."""
+    while isinstance(type, QualifiedType):
+        type = type.target
+    return type.kind is not Kind.TYPEDEF
 
 
 def shape_of(type: CType) -> Shape:
