@@ -46,6 +46,7 @@ class Reason(enum.Enum):
     EXCLUDED = "page excluded from the dump"
     OUTSIDE = "outside RAM"
     TRUNCATED = "the file ends early"
+    ELSEWHERE = "in a part of the dump that is not here"
     SWAPPED = "page is swapped out"
     PERMISSION = "not permitted"
     CORRUPT = "corrupt page table"

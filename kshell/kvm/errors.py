@@ -20,6 +20,7 @@ ERRNO = {
     Reason.OUTSIDE: errno.EFAULT,
     Reason.SWAPPED: errno.EFAULT,
     Reason.TRUNCATED: errno.EIO,
+    Reason.ELSEWHERE: errno.EIO,
     Reason.CORRUPT: errno.EIO,
     Reason.IO: errno.EIO,
     Reason.PERMISSION: errno.EACCES,

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from kshell.errors import KshellError
-from kshell.linux.page_filter import LEVELS, ZERO, exclude
+from kshell.linux.page_filter import ZERO, exclude
 from kshell.linux.uts import uname
 from kshell.memory import bitmap
+from kshell.memory.kdumpheader import LEVELS
 from kshell.memory.output import OutputFile
 from kshell.memory.plan import Plan, make_plan
 from kshell.memory.write_elf import write_elf, write_lime, write_raw

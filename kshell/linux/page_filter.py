@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from kshell.errors import KshellError
 from kshell.memory import bitmap
+from kshell.memory.kdumpheader import LEVELS
 from kshell.memory.plan import Plan
 from kshell.value import offsetof, sizeof
 
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     Column = numpy.typing.NDArray[numpy.uint64]
 
 ZERO, CACHE, CACHE_PRIVATE, USER, FREE = 1, 2, 4, 8, 16
-LEVELS = {ZERO: "pages of zeroes", CACHE: "page cache", CACHE_PRIVATE: "page cache with private data",
-          USER: "user memory", FREE: "free pages"}
 BLOCK = 1 << 15  # pages judged at once: larger than the largest block of the buddy allocator, and aligned
 MAX_ORDER = 15
 ANON = 1  # PAGE_MAPPING_ANON, include/linux/page-flags.h

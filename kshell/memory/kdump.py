@@ -1,38 +1,45 @@
 """kdump-compressed dumps: pages compressed one by one behind two bitmaps, as makedumpfile and QEMU write them.
 
-makedumpfile: diskdump_mod.h (``struct disk_dump_header``, ``kdump_sub_header``, ``page_desc``) and IMPLEMENTATION. The
-first bitmap says which pages exist, the second which are in the dump, so *outside RAM* and *excluded* are told apart.
-Read only: a page that changes need not fit where it was.
+The first bitmap says which pages exist, the second which are in the dump, so *outside RAM* and *excluded* are told
+apart. A split dump (:mod:`kshell.memory.split`) is read as one. Read only: a page that changes need not fit where it
+was.
 """
 
 from __future__ import annotations
 
-import errno
-import os
-import struct
-from array import array
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
 
-from kshell.arch.model import MACHINES, arch_of_machine
 from kshell.errors import Fault, FormatError, OpenError, Reason
 from kshell.memory.codecs import CODEC_BITS, CODECS
+from kshell.memory.file import open_file
+from kshell.memory.filebitmap import FileBitmap, iter_states
 from kshell.memory.image import Image
+from kshell.memory.kdumpheader import HEADER, SIGNATURES, SUB_HEADER, KdumpHeader, read_kdump_header
 from kshell.memory.model import Gathered, Range, Window, merge_ranges
-from kshell.memory.notes import Note, iter_notes
-from kshell.memory.pages import DESCRIPTOR, MANY, PageError, Pages
-from kshell.memory.source import FLAT_MAGIC, FileSource, FlattenedSource, Source
+from kshell.memory.pages import CACHE_BYTES, DESCRIPTOR, MANY, PageError, Pages
+from kshell.memory.source import FlattenedSource, Source
+from kshell.memory.split import open_source, other_parts
 
 if TYPE_CHECKING:
     from kshell.memory.model import Addresses
 
-SIGNATURES = (b"KDUMP   ", b"DISKDUMP")
-HEADER = struct.Struct("<8si390s6x16sIiiIIIIII")
-SUB_HEADER = struct.Struct("<Qii10Q")  # phys_base, dump_level, split, start_pfn ... max_mapnr_64 (version 6)
-MAX_BITMAP = 1 << 30  # a bit a page: 32 TiB of 4 KiB pages
-MAX_NOTES = 64 << 20
-BLOCK_BITS = 512  # pages for each entry of the rank index
 MAX_READ = 16 << 20
+LOOK = 64  # descriptors at the end of a table that tell whether the dump is whole
+
+
+class Part(NamedTuple):
+    """The pages of the frames ``first <= frame < last``; ``before`` is the rank of the first."""
+
+    path: str
+    source: Source
+    header: KdumpHeader
+    pages: Pages
+    first: int
+    last: int
+    before: int
 
 
 class Kdump(Image):
@@ -40,128 +47,131 @@ class Kdump(Image):
 
     space = "physical"
 
-    def __init__(self, path: str, source: Source) -> None:
+    def __init__(self, path: str, source: Source, parts: Sequence[str] = ()) -> None:
+        """:param parts: the other files of a split dump; without them its folder is looked into"""
         self.path, self.source = path, source
-        self.notes: list[Note] = []
-        self.vmcoreinfo: bytes | None = None
-        self._ranks: array[int] | None = None
-        self._read_headers()
-
-    # -- headers ---------------------------------------------------------------------------------------------------
-
-    def _must(self, size: int, offset: int, what: str) -> bytes:
-        data = self.source.pread(size, offset)
-        if len(data) < size:
-            raise OpenError(self.path, f"the file ends inside its {what}", kind="header")
-        return data
-
-    def _read_headers(self) -> None:
-        (magic, version, names, _, status, block, sub_blocks, bitmap_blocks, max_mapnr, *_
-         ) = HEADER.unpack(self._must(HEADER.size, 0, "header"))
-        if magic not in SIGNATURES:
-            raise OpenError(self.path, f"not a kdump-compressed dump (magic {magic!r})")
-        if not 1 <= version <= 6:
-            raise OpenError(self.path, f"kdump header version {version}: versions 1 to 6 are known", kind="version")
-        machine = names[260:325].split(b"\0", 1)[0].decode("ascii", "replace")
-        self.arch = arch_of_machine(machine or MACHINES[62])
-        if block != self.arch.page_size or not 0 < sub_blocks < 1 << 20 or bitmap_blocks == 0:
-            why = f"impossible header: pages of {block} bytes, {bitmap_blocks} bitmap blocks"
-            raise OpenError(self.path, why, kind="header")
-        self.version, self.status, self.page = version, status, block
-        sub = self.source.pread(SUB_HEADER.size, block).ljust(SUB_HEADER.size, b"\0")
-        (self.phys_base, self.level, split, _, _, info_at, info_size, notes_at, notes_size, _, _, self.first, self.last,
-         max_mapnr_64) = (*SUB_HEADER.unpack(sub), 0)[:14]
-        if version >= 6 and max_mapnr_64:
-            max_mapnr = max_mapnr_64
-        if split:
-            raise OpenError(self.path, "one part of a split dump: not read yet", kind="unsupported",
-                            hint="put the parts together with makedumpfile --reassemble")
-        self._read_bitmaps((1 + sub_blocks) * block, bitmap_blocks * block, max_mapnr)
-        if version >= 3 and 0 < info_size <= MAX_NOTES:
-            self.vmcoreinfo = self._must(info_size, info_at, "VMCOREINFO")
-        if version >= 4 and 0 < notes_size <= MAX_NOTES:
-            self.notes = list(iter_notes(self._must(notes_size, notes_at, "notes")))
-
-    def _read_bitmaps(self, at: int, size: int, max_mapnr: int) -> None:
-        if size > MAX_BITMAP or max_mapnr > size * 8:
-            raise OpenError(self.path, f"impossible bitmaps: {size} bytes for {max_mapnr} pages", kind="header")
-        data = self._must(size, at, "bitmaps")
-        self._existing, self._held = data[: size // 2], data[size // 2 :]
-        self.frames = min(max_mapnr, size * 4)
-        self._descriptors = at + size
-        self.pages = Pages(self.source, self._descriptors, self.page)
+        self.header = header = read_kdump_header(path, source)
+        self.arch, self.page, self.frames = header.arch, header.page, header.frames
+        self.version, self.status, self.level = header.version, header.status, header.level
+        self.phys_base, self.notes, self.vmcoreinfo = header.phys_base, header.notes, header.vmcoreinfo
+        if parts and not header.split:
+            raise OpenError(path, "is not a part of a split dump, and other parts are named", kind="format")
+        self._existing = FileBitmap(source, header.bitmaps, header.frames)
+        self._held = FileBitmap(source, header.bitmaps + header.bitmap_size, header.frames)
+        found = [(path, source, header), *(other_parts((path, source, header), parts) if header.split else ())]
+        keep = CACHE_BYTES // len(found)
+        self._parts: list[Part] = []
+        for name, one, told in sorted(found, key=lambda part: part[2].first):
+            pages = Pages(one, told.table, header.page, keep)
+            self._parts.append(Part(name, one, told, pages, told.first, told.last, self._held.rank(told.first)))
+        self._starts = [part.first for part in self._parts]
 
     @property
+    def pages(self) -> Pages:
+        """The pages of the file that was named."""
+        return next(part.pages for part in self._parts if part.source is self.source)
+
+    # -- what is there ---------------------------------------------------------------------------------------------
+
+    @cached_property
     def complete(self) -> str | None:
-        """What is missing because the dump was cut short; None when it is whole."""
-        if isinstance(self.source, FlattenedSource) and not self.source.complete:
-            return "the file ends early: the flattened dump has no end mark"
-        count = int.from_bytes(self._held, "little").bit_count()
-        if len(self.source.pread(DESCRIPTOR.size, self._descriptors + DESCRIPTOR.size * (count - 1))) < DESCRIPTOR.size:
-            return "the file ends early: inside its table of pages"
-        return None
+        """What is missing: parts, or what a cut or unfinished file lacks; None when it is whole."""
+        told: list[str] = []
+        if self.header.split:
+            told += [f"no part of this split dump with the frames 0x{first:x} to 0x{last:x} was found "
+                     f"({self._held.rank(last) - self._held.rank(first)} pages)" for first, last in self._gaps()]
+        for part in self._parts:
+            name = f"{part.path}: " if self.header.split else ""
+            if isinstance(part.source, FlattenedSource) and not part.source.complete:
+                told.append(f"{name}the file ends early: the flattened dump has no end mark")
+            count = self._held.rank(part.last) - part.before
+            lost = _lost_at_end(part.pages, count)
+            if lost:
+                why = "makedumpfile could not write all of it (its header says so)" if part.header.incomplete else (
+                    "the file ends early")
+                told.append(f"{name}{why}: about {lost} of {count} pages are missing")
+            elif part.header.incomplete:
+                told.append(f"{name}makedumpfile says that it could not write all of it")
+        told += [f"{what} cannot be read" for what in self.header.damage]
+        return "; ".join(told) if told else None
+
+    def _gaps(self) -> Iterator[tuple[int, int]]:
+        """Yield the runs of frames with pages that no part has."""
+        at = 0
+        for part in self._parts:
+            if self._held.rank(part.first) > self._held.rank(at):
+                yield at, part.first
+            at = max(at, part.last)
+        if self._held.count() > self._held.rank(at):
+            yield at, self.frames
+
+    @cached_property
+    def _described(self) -> str:
+        total, held = self._existing.count() * self.page, self._held.count() * self.page
+        flat = "flattened " if isinstance(self.source, FlattenedSource) else ""
+        level = f", dump level {self.level}" if self.version >= 1 and 0 < self.level < 64 else ""
+        codec = CODECS.get(self._first_flags(), "uncompressed")
+        split = f", {len(self._parts)} part{'s' if len(self._parts) > 1 else ''}" if self.header.split else ""
+        return (f"{flat}kdump-compressed dump ({self.arch.name}, {codec}{split}), {total / (1 << 20):.0f} MiB of RAM, "
+                f"{held / (1 << 20):.0f} MiB of it held{level}")
 
     def describe(self) -> str:
         """Return one line: format, codec, size of RAM and how much of it is in the file."""
-        total = int.from_bytes(self._existing, "little").bit_count() * self.page
-        held = int.from_bytes(self._held, "little").bit_count() * self.page
-        flat = "flattened " if isinstance(self.source, FlattenedSource) else ""
-        level = f", dump level {self.level}" if self.version >= 2 and 0 < self.level < 64 else ""
-        return (f"{flat}kdump-compressed dump ({self.arch.name}, {CODECS.get(self._first_flags(), 'uncompressed')}), "
-                f"{total / (1 << 20):.0f} MiB of RAM, {held / (1 << 20):.0f} MiB of it held{level}")
+        return self._described
+
+    def facts(self) -> dict[str, str]:
+        """Return the header's version, the parts, what was left out by rule, and what was erased on purpose."""
+        told = {"header": f"version {self.version}"}
+        if self.header.split:
+            told["parts"] = ", ".join(f"{part.path} (frames 0x{part.first:x} to 0x{part.last:x})"
+                                      for part in self._parts)
+        if self.header.level_text():
+            told["dump level"] = self.header.level_text()
+        if self.header.erased:
+            lines = self.header.erased.split(b"\0", 1)[0].decode("utf-8", "replace").splitlines()
+            more = f" and {len(lines) - 8} more" if len(lines) > 8 else ""
+            told["erased"] = f"{'; '.join(lines[:8])}{more}"
+        return told
 
     def _first_flags(self) -> int:
         """Return the codec of the first page that is compressed, of the first few."""
-        data = self.source.pread(DESCRIPTOR.size * 64, self._descriptors)
-        for at in range(0, len(data) - DESCRIPTOR.size + 1, DESCRIPTOR.size):
-            flags = int(DESCRIPTOR.unpack_from(data, at)[2])
-            if flags & CODEC_BITS:
-                return flags & CODEC_BITS
+        for found in self.pages.descriptors(0, 64):
+            if found.flags & CODEC_BITS:
+                return found.flags & CODEC_BITS
         return 0
 
     # -- pages -----------------------------------------------------------------------------------------------------
 
-    def _bit(self, bitmap: bytes, frame: int) -> bool:
-        return frame >> 3 < len(bitmap) and bool(bitmap[frame >> 3] >> (frame & 7) & 1)
+    def _part(self, frame: int) -> Part | None:
+        """Return the part that has the pages of *frame*; None when none is here."""
+        if len(self._parts) == 1:
+            part = self._parts[0]
+        else:
+            part = self._parts[max(bisect_right(self._starts, frame) - 1, 0)]
+        return part if part.first <= frame < part.last else None
 
-    def _rank(self, frame: int) -> int:
-        """Return how many held pages come before *frame*: the number of its descriptor."""
-        if self._ranks is None:
-            step, count = BLOCK_BITS // 8, 0
-            self._ranks = array("Q", [0])
-            for at in range(0, len(self._held), step):
-                count += int.from_bytes(self._held[at : at + step], "little").bit_count()
-                self._ranks.append(count)
-        start = frame // BLOCK_BITS
-        bits = int.from_bytes(self._held[start * BLOCK_BITS // 8 : (frame >> 3) + 1], "little")
-        return self._ranks[start] + (bits & ((1 << frame % BLOCK_BITS) - 1)).bit_count()
-
-    def _run(self, frame: int, limit: int) -> int:
-        """Return how many pages from *frame* on the dump holds without a gap, at most *limit*."""
-        count = 0
-        while count < limit:
-            at = frame + count
-            bits = int.from_bytes(self._held[at >> 3 : (at >> 3) + BLOCK_BITS // 8], "little") >> (at & 7)
-            ones = (~bits & (bits + 1)).bit_length() - 1
-            count += ones
-            if ones == 0 or ones + (at & 7) < BLOCK_BITS:
-                break
-        return min(count, limit)
-
-    def _absent(self, frame: int) -> tuple[Reason, str]:
-        if self._bit(self._existing, frame) and frame < self.frames:
-            return Reason.EXCLUDED, f"makedumpfile dump level {self.level}" if 0 < self.level < 64 else ""
-        return Reason.OUTSIDE, ""
+    def _absent(self, frame: int) -> PageError:
+        if self._held.bit(frame):
+            return PageError(f"frame 0x{frame:x} of a split dump", Reason.ELSEWHERE)
+        if self._existing.bit(frame):
+            level = f"makedumpfile dump level {self.level}" if 0 < self.level < 64 else ""
+            return PageError(level, Reason.EXCLUDED)
+        return PageError("", Reason.OUTSIDE)
 
     def _load(self, frame: int) -> bytes:
         """Return the page *frame*.
 
         :raises PageError: it is not in the dump, or cannot be had
         """
-        if not self._bit(self._held, frame):
-            reason, detail = self._absent(frame)
-            raise PageError(detail, reason)
-        return self.pages.load(self._rank(frame))
+        part = self._part(frame)
+        if part is None or not self._held.bit(frame):
+            raise self._absent(frame)
+        return part.pages.load(self._held.rank(frame) - part.before)
+
+    def _run(self, frame: int, limit: int) -> int:
+        """Return how many pages from *frame* on one part holds without a gap, at most *limit*."""
+        part = self._part(frame)
+        return self._held.run(frame, min(limit, part.last - frame)) if part is not None else 0
 
     def read_upto(self, address: int, size: int) -> tuple[bytes, Fault | None]:
         parts: list[bytes] = []
@@ -196,8 +206,10 @@ class Kdump(Image):
             try:
                 if inside == 0 and size - done >= MANY * self.page:
                     run = self._run(frame, (size - done) // self.page)
-                    if run >= MANY:
-                        filled, failed = self.pages.fill(self._rank(frame), buffer[done : done + run * self.page])
+                    part = self._part(frame)
+                    if run >= MANY and part is not None:
+                        number = self._held.rank(frame) - part.before
+                        filled, failed = part.pages.fill(number, buffer[done : done + run * self.page])
                         done += filled * self.page
                         if failed is not None:
                             raise failed
@@ -218,9 +230,12 @@ class Kdump(Image):
         return super().gather(addresses, size)
 
     def _prefetch(self, addresses: Sequence[int]) -> None:
-        if len(addresses) >= MANY:
-            frames = {address // self.page for address in addresses}
-            self.pages.prefetch(self._rank(frame) for frame in frames if self._bit(self._held, frame))
+        if len(addresses) < MANY:
+            return
+        frames = sorted({address // self.page for address in addresses})
+        for part in self._parts:
+            part.pages.prefetch(self._held.rank(frame) - part.before for frame in frames
+                                if part.first <= frame < part.last and self._held.bit(frame))
 
     def window(self, address: int) -> Window | None:
         frame = address // self.page
@@ -232,44 +247,70 @@ class Kdump(Image):
 
     def ranges(self) -> Iterator[Range]:
         def rows() -> Iterator[Range]:
-            for frame in range(min(self.frames, len(self._existing) * 8)):
-                if self._bit(self._held, frame):
-                    yield Range(frame * self.page, (frame + 1) * self.page)
-                elif self._bit(self._existing, frame):
-                    yield Range(frame * self.page, (frame + 1) * self.page, False, Reason.EXCLUDED)
+            for start, end, held in iter_states(self._existing, self._held):
+                at = start
+                while held and at < end:  # by the part that has it
+                    part = self._part(at)
+                    later = [first for first in self._starts if first > at]
+                    stop = min(end, part.last if part is not None else min(later, default=end))
+                    yield Range(at * self.page, stop * self.page, part is not None,
+                                None if part is not None else Reason.ELSEWHERE)
+                    at = stop
+                if not held:
+                    yield Range(start * self.page, end * self.page, False, Reason.EXCLUDED)
 
         return merge_ranges(rows())
 
     def check(self) -> None:
-        changed = self.source.changed()
-        if changed is not None:
-            raise FormatError(changed)
+        for part in self._parts:
+            changed = part.source.changed()
+            if changed is not None:
+                raise FormatError(changed)
 
     def close(self) -> None:
-        self.pages.close()
-        self.source.close()
+        for part in self._parts:
+            part.pages.close()
+            part.source.close()
 
 
-def open_kdump(path: str, mode: str = "r") -> Kdump:
+def _lost_at_end(pages: Pages, count: int) -> int:
+    """Return about how many of *count* pages are not in the file, which was cut or not finished.
+
+    Looks for the first of them by halves: pages are written in order, but those of zeroes may share an early place.
+    """
+    def lost(start: int) -> bool:
+        rows = list(pages.descriptors(start, min(LOOK, count - start)))
+        end = pages.source.size
+        return len(rows) < min(LOOK, count - start) or any(row.offset == 0 or row.offset + row.size > end
+                                                           for row in rows)
+
+    if count == 0 or not lost(max(count - LOOK, 0)):
+        return 0
+    low, high = 0, max(count - LOOK, 0)
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if lost(middle) else (middle + 1, high)
+    rows = list(pages.descriptors(low, LOOK))
+    good = next((number for number, row in enumerate(rows)
+                 if row.offset == 0 or row.offset + row.size > pages.source.size), len(rows))
+    return count - low - good
+
+
+def open_kdump(path: str, mode: str = "r", parts: Sequence[str] = ()) -> Kdump:
     """Open a kdump-compressed dump, flattened or not.
 
+    :param parts: the other files of a split dump; without them its folder is looked into
     :raises OpenError: it is none, it is damaged in its headers, or it was to be opened for writing
     """
     if mode == "r+":
         raise OpenError(path, "a compressed dump cannot be written in place", kind="permission",
                         hint="--cow keeps writes in memory instead")
+    source = open_source(path, open_file(path))
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        kind = "missing" if error.errno == errno.ENOENT else "permission"
-        raise OpenError(path, f"cannot be opened: {error.strerror}", kind=kind) from error
-    file = FileSource(path, descriptor)
-    try:
-        flat = file.pread(len(FLAT_MAGIC), 0) == FLAT_MAGIC
-        return Kdump(path, FlattenedSource(file) if flat else file)
-    except FormatError as error:
-        file.close()
-        raise OpenError(path, str(error), kind="header") from error
+        return Kdump(path, source, parts)
     except BaseException:
-        file.close()
+        source.close()
         raise
+
+
+__all__ = ["DESCRIPTOR", "HEADER", "SIGNATURES", "SUB_HEADER", "Kdump", "open_kdump"]

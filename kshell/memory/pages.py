@@ -48,12 +48,13 @@ class Pages:
 
     :param table: the offset of the first descriptor in *source*
     :param size: bytes of a page
+    :param keep: bytes of pages that may be kept
     """
 
-    def __init__(self, source: Source, table: int, size: int) -> None:
+    def __init__(self, source: Source, table: int, size: int, keep: int = CACHE_BYTES) -> None:
         self.source, self.table, self.size = source, table, size
         self._kept: OrderedDict[int, bytes] = OrderedDict()
-        self._most = max(CACHE_BYTES // size, 1)
+        self._most = max(keep // size, 1)
         self._tables: OrderedDict[int, bytes] = OrderedDict()
         self._decoders: dict[int, Decoder] = {}
         self._next, self._ahead = -1, FIRST_AHEAD

@@ -23,7 +23,12 @@ BATCH = 1 << 16
 
 
 class Source(Protocol):
-    """Bytes by offset."""
+    """Bytes by offset.
+
+    :ivar size: how many there are
+    """
+
+    size: int
 
     def pread(self, size: int, offset: int) -> bytes:
         """Return at most *size* bytes at *offset*, fewer where they end."""

@@ -20,7 +20,7 @@ from kshell.memory.plan import Plan
 from kshell.memory.threads import stream
 
 BATCH = 4096  # descriptors written at once
-SUB_SIZE = 104  # sizeof(struct kdump_sub_header) of version 6
+SUB_SIZE = SUB_HEADER.size  # sizeof(struct kdump_sub_header) of version 6: 104
 NUMBERS = {name: flag for flag, name in CODECS.items()} | {"none": 0}
 
 
@@ -48,8 +48,8 @@ def write_kdump(plan: Plan, file: OutputFile, codec: str, progress: Callable[[in
     info_size = len(plan.vmcoreinfo or b"")
     sub = SUB_HEADER.pack(
         plan.phys_base % (1 << 64), plan.level, 0, 0, 0, at_notes + info_at if info_size else 0, info_size,
-        at_notes if notes else 0, len(notes), 0, 0, 0, 0)
-    file.write(page, (sub + struct.pack("<Q", plan.frames)).ljust(SUB_SIZE, b"\0") + notes)
+        at_notes if notes else 0, len(notes), 0, 0, 0, 0, plan.frames)
+    file.write(page, sub + notes)
     table = (1 + sub_blocks) * page
     file.write(table, plan.existing)
     file.write(table + one_bitmap, plan.kept)

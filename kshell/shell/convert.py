@@ -111,7 +111,7 @@ def _end(number: int, frame: object) -> None:
 
 
 def _summary(done: Converted, output: str, form: str, seconds: float) -> list[str]:
-    from kshell.linux.page_filter import LEVELS
+    from kshell.memory.kdumpheader import LEVELS
 
     memory = done.pages * done.page
     lines = [f"{output}: {form}, {memory / (1 << 20):.1f} MiB of memory in {done.written / (1 << 20):.1f} MiB "

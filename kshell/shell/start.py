@@ -24,6 +24,7 @@ class Request(NamedTuple):
 
     :ivar mode: "r", "r+" (``-w``) or "c" (``--cow``)
     :ivar raw: the target is raw memory; ``phys_base`` and ``map`` tell where its bytes belong
+    :ivar parts: the other files of a split dump
     :ivar arguments: of the script; :ivar startup: obey the startup file first
     """
 
@@ -40,6 +41,7 @@ class Request(NamedTuple):
     raw: bool = False
     phys_base: int = 0
     map: str | None = None
+    parts: tuple[str, ...] = ()
     arguments: tuple[str, ...] = ()
     startup: bool = True
 
@@ -127,6 +129,6 @@ def _open(request: Request) -> Target:
     from kshell.target.formats import Options
     from kshell.target.open import open_target
 
-    options = Options(raw=request.raw, phys_base=request.phys_base, map=request.map)
+    options = Options(raw=request.raw, phys_base=request.phys_base, map=request.map, parts=request.parts)
     return open_target(request.target, request.vmlinux, request.mode, options)
 

@@ -81,10 +81,10 @@ def _elf(path: str, mode: str, _: Options) -> Image:
     return open_elfcore(path, "r+" if mode == "r+" else "r")
 
 
-def _kdump(path: str, mode: str, _: Options) -> Image:
+def _kdump(path: str, mode: str, options: Options) -> Image:
     from kshell.memory.kdump import open_kdump
 
-    return open_kdump(path, mode)
+    return open_kdump(path, mode, options.parts)
 
 
 def _flattened(path: str, mode: str, options: Options) -> Image:
@@ -103,7 +103,7 @@ def _flattened(path: str, mode: str, options: Options) -> Image:
         if first[:4] == b"\x7fELF":
             return FlatElfCore(path, source)
         if first in SIGNATURES or not first:
-            return Kdump(path, source)
+            return Kdump(path, source, options.parts)
         raise OpenError(path, f"a flattened file of something else (it begins with {first.hex(' ')})", kind="format")
     except FormatError as error:
         below.close()

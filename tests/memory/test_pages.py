@@ -21,7 +21,7 @@ class Bytes:
     """A source in memory that counts its reads."""
 
     def __init__(self, data: bytes) -> None:
-        self.data, self.reads = data, 0
+        self.data, self.reads, self.size = data, 0, len(data)
 
     def pread(self, size: int, offset: int) -> bytes:
         self.reads += 1
