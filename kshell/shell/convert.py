@@ -20,8 +20,6 @@ FORMATS = ("kdump", "elf", "raw", "lime")
 CODECS = ("zlib", "lzo", "snappy", "zstd", "none")
 TAKES_VALUE = ("--to", "-c", "--codec", "-d", "--level")
 OPTIONS = (*TAKES_VALUE, "--force", "-q", "--quiet")
-BAR = 30
-EVERY = 0.1  # seconds between two looks of the bar
 
 _EPILOG = """\b
 Levels, as makedumpfile's -d; a sum of:
@@ -77,9 +75,10 @@ def command(to: str, codec: str, level: int, force: bool, quiet: bool, source: s
     in raw and LiME images, and in the pages at the edges of RAM, as zeroes, which is told.
     """
     from kshell.linux.convert import convert
+    from kshell.shell.bar import Bar
     from kshell.target.open import open_target
 
-    bar = _Bar(shown=not quiet and sys.stderr.isatty())
+    bar = Bar(shown=not quiet and sys.stderr.isatty())
     before = [(number, signal.signal(number, _end)) for number in (signal.SIGTERM, signal.SIGHUP)]
     start = time.monotonic()
     try:
@@ -126,33 +125,3 @@ def _summary(done: Converted, output: str, form: str, seconds: float) -> list[st
         why = next(iter(done.lost.values()))
         lines.append(f"  could not be read, and left out: {len(done.lost)} pages; the first: {escape(why)}")
     return lines
-
-
-class _Bar:
-    """A line on the terminal that is written over."""
-
-    def __init__(self, *, shown: bool) -> None:
-        self.shown, self._last, self._begun, self._what = shown, 0.0, time.monotonic(), ""
-        self._width = 0
-
-    def show(self, what: str, done: int, total: int) -> None:
-        now = time.monotonic()
-        if not self.shown or (now - self._last < EVERY and done < total):
-            return
-        if what != self._what:
-            self._what, self._begun = what, now
-        self._last = now
-        share = min(done / total, 1.0) if total else 1.0
-        left = (now - self._begun) * (1 - share) / share if share else 0.0
-        full = int(share * BAR)
-        text = f"{what} [{'#' * full}{'.' * (BAR - full)}] {share:4.0%}  {left:.0f} s left"
-        sys.stderr.write(f"\r{text:<{self._width}}")
-        sys.stderr.flush()
-        self._width = len(text)
-
-    def clear(self) -> None:
-        """Wipe the line."""
-        if self._width:
-            sys.stderr.write(f"\r{'':<{self._width}}\r")
-            sys.stderr.flush()
-            self._width = 0

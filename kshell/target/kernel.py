@@ -151,7 +151,8 @@ def _make_types(target: Target) -> TypeIndex:
         target.findings["types"] = "BTF in the image"
         _tell_cache(target)
     except KshellError as error:
-        target.findings["types"] = f"none: {error}"
+        brings = f"a vmlinux or BTF file of {target.release} brings them: kshell DUMP VMLINUX"
+        target.findings["types"] = f"none: {error}" if target.live else f"none: {error}; {brings}"
     return index
 
 

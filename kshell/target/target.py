@@ -68,6 +68,8 @@ class Target:
         self._questions = 0
         #: what was found where, or why not: {"kernel": ..., "symbols": ..., "types": ..., "image": ...}
         self.findings: dict[str, str] = {}
+        #: told how far long work is: (what, done, in all); None: nobody wants to know
+        self.progress: Callable[[str, int, int], None] | None = None
         self.make_symbols: Callable[[Target], SymbolIndex] | None = None
         self.make_types: Callable[[Target], TypeIndex] | None = None
         self.make_space: Callable[[int], AddressSpace] | None = None

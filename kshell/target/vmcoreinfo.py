@@ -31,6 +31,10 @@ class Vmcoreinfo:
         """Return the text of *key*, or None."""
         return self._values.get(key)
 
+    def names(self) -> list[str]:
+        """Return all keys."""
+        return list(self._values)
+
     def __contains__(self, key: str) -> bool:
         return key in self._values
 

@@ -122,6 +122,8 @@ class _Pass:
                 self._unit(unit)
             except (FormatError, IndexError, KeyError, ValueError) as error:  # KeyError: no such abbreviation
                 units.damage = units.damage or f"the unit at 0x{unit.start:x} of .debug_info: {error}"
+        if self.progress is not None:
+            self.progress("", units.size, units.size)
         return self._index()
 
     def _index(self) -> Index:

@@ -7,19 +7,27 @@ from __future__ import annotations
 
 import random
 import struct
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from kshell.errors import FormatError, OpenError
+from kshell.errors import FormatError, OpenError, TypeNotFoundError
+from kshell.linux import processes
 from kshell.memory.elfcore import EHDR, SHDR
 from kshell.target.open import open_target
+from kshell.target.target import Target
 from kshell.target.vmlinux import image_build_id
+from kshell.types.elffile import ElfFile
 from kshell.types.elfsym import ElfSymbols
 from tests.guest.cache import cache_root
+from tests.guest.image import GuestImage
+from tests.guest.oracle import Oracle
 from tests.memory.cores import note
+from tests.programs import compiler
 from tests.target import tiny
 from tests.target.conftest import Guest
+from tests.target.stripped import strip
 
 BUILD_ID = bytes(range(20))
 
@@ -154,6 +162,84 @@ def test_a_section_of_impossible_size(tmp_path: Path) -> None:
         ElfSymbols(put(tmp_path, bytes(whole)))
 
 
+# -- types -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Path:
+    """The tiny dump without its BTF, that tells the size of a list_head."""
+    path = tmp_path / "bare"
+    path.write_bytes(tiny.image(**{"SIZE(list_head)": "16", "OFFSET(list_head.prev)": "8"}).replace(
+        tiny.types().bytes()[:8], bytes(8)))
+    return path
+
+
+def test_without_types_the_command_that_needs_them_says_so(bare: Path) -> None:
+    with open_target(str(bare)) as target:
+        assert target.kernel.read(target.symbol("greeting").address, 5) == b"hello"
+        with pytest.raises(TypeNotFoundError) as caught:
+            target.type("struct task_struct")
+        assert "kshell DUMP VMLINUX" in (caught.value.hint or "") and "6.4.0-tiny" in (caught.value.hint or "")
+
+
+def test_a_btf_file(bare: Path, tmp_path: Path) -> None:
+    with open_target(str(bare), put(tmp_path, tiny.types().bytes(), "btf")) as target:
+        assert target.type("struct task_struct").size == 48 and "BTF of" in target.findings["types"]
+
+
+def test_a_btf_file_of_another_kernel(dump: Path, tmp_path: Path) -> None:
+    image = tiny.image(**{"SIZE(list_head)": "24"})
+    path = put(tmp_path, tiny.types().bytes(), "btf")
+    with pytest.raises(OpenError, match=r"struct list_head has 16 bytes, in the image 24"):
+        open_target(put(tmp_path, image, "dump2"), path)
+    image = tiny.image(**{"OFFSET(list_head.prev)": "0"})
+    with pytest.raises(OpenError, match=r"list_head.prev is at byte 8, in the image at 0"):
+        open_target(put(tmp_path, image, "dump2"), path)
+    with pytest.raises(OpenError, match="BTF"):
+        open_target(str(dump), put(tmp_path, tiny.types().bytes()[:20], "btf"))
+
+
+VMLINUX = """
+typedef int pid_t;
+struct list_head { struct list_head *next, *prev; };
+struct task_struct { pid_t pid; struct list_head tasks __attribute__((aligned(16))); char comm[16]; };
+struct task_struct init_task __attribute__((section(".init_task"))) = {0};
+static char greeting[13] __attribute__((section(".greeting"), used)) = {0};
+void _start(void) { }
+"""
+
+
+@pytest.fixture(scope="module")
+def dwarf_vmlinux(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A vmlinux of the tiny kernel, built without BTF, linked a megabyte below where the image is."""
+    folder = tmp_path_factory.mktemp("vmlinux")
+    (folder / "v.c").write_text(VMLINUX)
+    places = {".init_task": tiny.INIT_TASK, ".greeting": tiny.GREETING, ".text": 0x7000}
+    flags = [f"-Wl,--section-start={name}={tiny.START - 0x10_0000 + at:#x}" for name, at in places.items()]
+    flags += [f"-Wl,--defsym={name}={tiny.START - 0x10_0000 + at:#x}" for name, at in
+              (("_stext", 0), ("swapper_pg_dir", tiny.ROOT))]
+    command = [compiler(), "-g", "-nostdlib", "-static", "-no-pie", "-mcmodel=kernel", "-fno-pic", "-Wl,--build-id"]
+    subprocess.run([*command, *flags, "-o", str(folder / "vmlinux"), str(folder / "v.c")], check=True)
+    return folder / "vmlinux"
+
+
+def test_a_kernel_without_btf_and_its_vmlinux(dwarf_vmlinux: Path, tmp_path: Path) -> None:
+    image = tiny.image(KERNELOFFSET="100000").replace(tiny.types().bytes()[:8], bytes(8))
+    with open_target(put(tmp_path, image, "dump"), str(dwarf_vmlinux)) as target:
+        assert target.type("struct task_struct").size == 48
+        assert target.findings["types"].startswith("DWARF of")
+        assert target.object("init_task").member("comm").string() == "swapper/0"
+        assert target.object("greeting").string() == "hello, world", "a static variable, moved by KASLR"
+
+
+def test_dwarf_adds_to_the_images_own_types(dwarf_vmlinux: Path, tmp_path: Path) -> None:
+    path = put(tmp_path, tiny.image(KERNELOFFSET="100000"), "dump")
+    with open_target(path, str(dwarf_vmlinux)) as target:
+        assert target.type("struct mm_struct").size == 8, "of the image's BTF"
+        assert str(target.type("pid_t")) == "pid_t", "of the vmlinux"
+        assert str(target.object("greeting").type) == "char [13]"
+
+
 # -- real ones ---------------------------------------------------------------------------------------------------------
 
 
@@ -171,11 +257,11 @@ def test_a_program_is_no_vmlinux(guest: Guest) -> None:
         open_target(str(guest.path), str(guest.image.victim))
 
 
-def debug_file(name: str) -> str:
-    """Return a file of the 6.1 -dbg package, from the rig's cache only: it is 700 MB to download."""
-    found = sorted((cache_root() / "packages").glob(f"linux-image-6.1.*-dbg_*/usr/lib/debug/boot/{name}-*"))
+def debug_file(name: str, series: str = "6.1") -> str:
+    """Return a file of a -dbg package, from the rig's cache only: it is 700 MB to download."""
+    found = sorted((cache_root() / "packages").glob(f"linux-image-{series}.*-dbg_*/usr/lib/debug/boot/{name}-*"))
     if not found:
-        pytest.skip("the 6.1 -dbg package is not cached (python -m tests.guest debuginfo 6.1)")
+        pytest.skip(f"the {series} -dbg package is not cached (python -m tests.guest debuginfo {series})")
     return str(found[-1])
 
 
@@ -197,3 +283,57 @@ def test_the_wrong_one(guest: Guest, name: str, words: str) -> None:
     with pytest.raises(OpenError, match=words) as caught:
         open_target(str(guest.path), debug_file(name))
     assert caught.value.kind == "version" and guest.image.kernel_release in (caught.value.hint or "")
+
+
+@pytest.fixture(scope="module")
+def stripped_510(guest_510: GuestImage, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Linux 5.10 without BTF in its memory: as Debian 11 built it."""
+    return strip(guest_510.elf, tmp_path_factory.mktemp("stripped") / "dump", vmcoreinfo=True, btf=False)
+
+
+def asked(target: Target, oracle: Oracle) -> None:
+    """See that tasks, ::print, memory and user memory work."""
+    pids = {task.pid for task in processes.iter_processes(target)}
+    told = {line.pid for line in oracle.processes()}
+    assert told <= pids and len(pids - told) < 5, "processes come and go between the two"
+    victim = oracle.victim()
+    task = processes.by_pid(target, victim["pid"])
+    assert target.value("struct task_struct", task.address)["comm"].string() == task.comm == "victim"
+    space = processes.user_memory(target, task)
+    assert space.read(victim["list_head"], 8) == victim["first_node"].to_bytes(8, "little")
+    assert [vma.start for vma in processes.vmas(target, task)][:2]
+
+
+def test_510_without_btf_has_memory_and_symbols(stripped_510: Path, guest_510: GuestImage) -> None:
+    with open_target(str(stripped_510)) as target:
+        assert len(target.symbols) > 90_000
+        banner = target.kernel.read(target.symbol("linux_banner").address, 32)
+        assert banner.startswith(b"Linux version 5.10.0-32")
+        with pytest.raises(TypeNotFoundError) as caught:
+            list(processes.iter_processes(target))
+        assert "kshell DUMP VMLINUX" in (caught.value.hint or "")
+
+
+def test_510_with_a_btf_file(stripped_510: Path, guest_510: GuestImage) -> None:
+    """Of the guest's own /sys/kernel/btf/vmlinux."""
+    with open_target(str(stripped_510), str(guest_510.oracle.path("sys/kernel/btf/vmlinux"))) as target:
+        asked(target, guest_510.oracle)
+
+
+def test_510_with_a_btf_file_of_61(stripped_510: Path, guest_61: GuestImage) -> None:
+    with pytest.raises(OpenError, match="not the BTF of this kernel"):
+        open_target(str(stripped_510), str(guest_61.oracle.path("sys/kernel/btf/vmlinux")))
+
+
+@pytest.mark.parametrize("types", ["BTF", "DWARF"])
+def test_510_with_its_vmlinux(
+    stripped_510: Path, guest_510: GuestImage, types: str, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = debug_file("vmlinux", "5.10")
+    if types == "DWARF":  # as if it had been built without CONFIG_DEBUG_INFO_BTF
+        real = ElfFile.section
+        monkeypatch.setattr(ElfFile, "section", lambda self, name: None if name == ".BTF" else real(self, name))
+    with open_target(str(stripped_510), path) as target:
+        assert len(target.types) and target.findings["types"].startswith(f"{types} of")
+        assert target.object("console_drivers").member("name").string() == "ttyS"
+        asked(target, guest_510.oracle)
