@@ -74,8 +74,8 @@ def cli(
     """mdb for Linux: read and write kernel and user memory.
 
     TARGET is a crash dump; without one it is the running system. VMLINUX adds the names and types of a vmlinux,
-    System.map or BTF file of the same kernel. Commands come from the terminal, from standard input, from -e or from -f. What follows -- are the
-    arguments of the script of -f.
+    System.map or BTF file of the same kernel. Commands come from the terminal, from standard input, from -e or from
+    -f. What follows -- are the arguments of the script of -f.
     """
     arguments: tuple[str, ...] = ()
     if script is not None:
