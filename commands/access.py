@@ -149,6 +149,7 @@ def _copy(memory: Memory, address: int, size: int, path: str) -> Output:
 def hexdump(
     session: Session, address: int | None, count: int | None, call: Call,
     little: Annotated[bool, Flag("-e", "groups as little-endian numbers")],
+    object: Annotated[bool, Flag("-f", "from the object file, at the place that the address corresponds to")],
     physical: Annotated[bool, Flag("-p", "the address is physical")],
     no_text: Annotated[bool, Flag("-q", "no characters at the right")],
     relative: Annotated[bool, Flag("-r", "number lines from 0")],
@@ -176,7 +177,9 @@ def hexdump(
     size = length if length is not None else count if count is not None else 1
     if size < 0:
         raise UsageError(f"{size} is not a length")
-    memory = session.physical if physical else session.space(start)
+    if object and physical:
+        raise UsageError("-f or -p, not both")
+    memory = session.memory("object" if object else "physical" if physical else "virtual", start)
     options = DumpOptions(
         endian=little, no_text=no_text, relative=relative, squeeze=squeeze, trim=trim, unaligned=unaligned,
         group=4 if group is None else group, paragraphs=1 if paragraphs is None else paragraphs,

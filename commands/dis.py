@@ -28,6 +28,7 @@ def dis(
     session: Session, address: int | None,
     numeric: Annotated[bool, Flag("-a", "addresses as numbers")],
     both: Annotated[bool, Flag("-b", "addresses as numbers and names")],
+    object: Annotated[bool, Flag("-f", "from the object file")],
     window: Annotated[bool, Flag("-w", "those around the address, at the start of a function too")],
     number: Annotated[Number | None, Option("-n", "num", "instructions after the first, in a window before it too")],
     where: Annotated[Expr | None, Word("addr", "an address or symbol, instead of the one on the left")],
@@ -47,7 +48,7 @@ def dis(
     """
     given = where if where is not None else address
     start = session.dot if given is None else given
-    memory = session.space(start)
+    memory = session.memory("object" if object else "virtual", start)
     code = disassembler(session)
     count = DEFAULT if number is None else max(number, 0)
     covering = session.target.symbolize(start)

@@ -16,6 +16,7 @@ from kshell.api import (
     Output,
     Row,
     Session,
+    Table,
     Text,
     UsageError,
     Warn,
@@ -24,6 +25,19 @@ from kshell.api import (
     load_module,
 )
 
+#: the verbs: summary, synopsis, description
+VERBS = {
+    "/": ("Show virtual memory in a format, write or search it",
+          "[address][,count]/format ...", "/W value ... writes 4 bytes (v w Z: 1, 2, 8), /L value [mask] searches\n"
+          "  for 4 bytes (l M: 2, 8), /40 is a hex dump of 40 (decimal) bytes. ::formats lists the letters."),
+    "\\": ("Show physical memory in a format, write or search it", "[address][,count]\\format ...", "As /."),
+    "@": ("Show physical memory in a format", "[address][,count]@format ...", "As \\, which is awkward in shells."),
+    "?": ("Show the object file in a format", "[address][,count]?format ...",
+          "As /, at the place of the file that the virtual address corresponds to."),
+    "=": ("Show dot itself in a format", "[address][,count]=format ...", "::formats lists the letters."),
+    ">": ("Set a variable to dot", "[value]>name  [value]>/modifier/name",
+          "The modifiers c s i l keep the low 1, 2, 4, 8 bytes. <name is the value; ::vars lists all."),
+}
 LISTING = (Column("NAME", 24), Column("SUMMARY"))
 OVERVIEW = """\
   ADDR::dcmd [options] [words]   run a dcmd; ::dcmds lists them, ::help NAME explains one
@@ -48,6 +62,10 @@ def help_(session: Session, name: Annotated[str | None, Word("name", "a dcmd or 
         yield from _overview(session)
         return
     bare = name.removeprefix("::")
+    if bare in VERBS:
+        summary, synopsis, description = VERBS[bare]
+        yield Text(f"NAME\n  {bare} - {summary}\n\nSYNOPSIS\n  {synopsis}\n\nDESCRIPTION\n  {description}")
+        return
     try:
         found = session.registry.find_dcmd(bare)
     except NotFoundError as error:
@@ -122,6 +140,7 @@ def dcmds(session: Session, name_only: NameOnly, pattern: Pattern) -> Iterator[O
       ::dcmds memory
     """
     wanted = _matcher(name_only, pattern)
+    yield Table(LISTING, joint=" - ", header=False)
     for entry in session.registry.dcmds():
         if wanted(entry.name, entry.summary):
             yield Row(None, (entry.name, entry.summary))
@@ -136,6 +155,7 @@ def walkers(session: Session, name_only: NameOnly, pattern: Pattern) -> Iterator
       ::walkers -n list
     """
     wanted = _matcher(name_only, pattern)
+    yield Table(LISTING, joint=" - ", header=False)
     for entry in session.registry.walkers():
         if wanted(entry.name, entry.summary):
             yield Row(None, (entry.name, entry.summary))
@@ -182,6 +202,9 @@ def which(
     entries = [("dcmd", entry) for entry in session.registry.dcmds()]
     entries += [("walker", entry) for entry in session.registry.walkers()]
     for name in names:
+        if name in VERBS:
+            yield Text(f"{name} is a built-in dcmd")
+            continue
         found = [(word, entry) for word, entry in entries if entry.name == name.removeprefix("::")]
         for kind in ("dcmd", "walker"):
             same = [entry for word, entry in found if word == kind]

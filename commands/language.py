@@ -1,24 +1,20 @@
-"""``::echo``, ``::eval``, ``::map``, ``::grep``, ``::head``, ``::walk``: the dcmds that pipelines are made with."""
+"""``::echo``, ``::eval``, ``::map``, ``::grep``, ``::walk``: the dcmds that pipelines are made with."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
 from typing import Annotated
 
 from kshell.api import (
     Abort,
     Argument,
     Call,
-    Decimal,
     Item,
     Items,
-    Option,
     Output,
     Session,
     Text,
     UsageError,
-    Values,
     VariableName,
     WalkerName,
     Word,
@@ -116,27 +112,6 @@ def grep(session: Session, address: int | None, call: Call, words: Expression) -
     value = session.dot if address is None else address
     if session.eval_dot(" ".join(words), value):
         yield Item(value, call.type)
-
-
-@dcmd("head", group="Language")
-def head(
-    session: Session, values: Values, number: Annotated[Decimal | None, Option("-n", "num", "how many, in decimal")],
-    count: Annotated[str | None, Word("-num", "as -n num")],
-) -> Iterator[Output]:
-    """Pass on the first values of a pipe, 10 without a number.
-
-    Examples:
-      ::walk proc | ::head -5 | ::print comm
-      ::ps | ::head -n 3
-    """
-    if count is not None:
-        digits = count.removeprefix("-")
-        if number is not None or not (digits.isascii() and digits.isdecimal()):
-            raise UsageError(f"{count}: -NUM or -n NUM")
-        number = int(digits)
-    if number is not None and number < 0:
-        raise UsageError(f"{number} is not a number of values")
-    yield from islice(values, 10 if number is None else number)
 
 
 @dcmd("walk", group="Language")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Annotated
 
 from kshell.api import (
+    ADDRESS,
     HEX,
     Column,
     Expr,
@@ -26,8 +27,8 @@ from kshell.api import (
 from kshell.linux.objects import iter_objects
 
 COLUMNS = (
-    Column("BASE", 16, HEX, ">"), Column("LIMIT", 16, HEX, ">"), Column("SIZE", 16, HEX, ">"), Column("NAME", 24),
-    Column("PART"),
+    Column("BASE", 16, ADDRESS, ">", zeros=1), Column("LIMIT", 16, ADDRESS, ">", zeros=1), Column("SIZE", 16, HEX, ">"),
+    Column("NAME", 24), Column("PART"),
 )
 VERSIONS = (Column("NAME", 28), Column("VERSION"))
 NAME = re.compile(r"[A-Za-z_.][A-Za-z0-9_.]*")

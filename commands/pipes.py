@@ -1,4 +1,4 @@
-"""``::count ::sum ::tail ::sort ::uniq ::tojson``: what pipelines end in; mdb has none of them.
+"""``::head ::tail ::count ::sum ::sort ::uniq ::tojson``: what pipelines end in; mdb has only the first of them.
 
 Those that pass values on pass their types too, so that ``::print`` and the like know the members behind them.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from itertools import islice
 from typing import Annotated
 
 from kshell.api import (
@@ -36,6 +37,7 @@ from kshell.api import (
     dcmd,
     dump_json,
     offsetof,
+    parse_number,
     piped_type,
     to_json,
 )
@@ -69,25 +71,44 @@ def sum_(session: Session, values: Values) -> Iterator[Output]:
     yield Record([str(number)], lambda: {"sum": number}, number & MASK)
 
 
+HowMany = Annotated[Decimal | None, Option("-n", "num", "how many, in decimal")]
+DashNumber = Annotated[str | None, Word("-num", "as -n num")]
+
+
+def _how_many(number: int | None, word: str | None) -> int:
+    """Return how many values ``-n NUM`` or ``-NUM`` asks for; 10 without either."""
+    if word is not None:
+        if number is not None:
+            raise UsageError("-NUM or -n NUM, not both")
+        try:
+            number = parse_number(word.removeprefix("-"), 10)
+        except KshellError as error:
+            raise UsageError(f"{word}: {error}", hint="-NUM or -n NUM") from error
+    if number is not None and number < 0:
+        raise UsageError(f"{number} is not a number of values")
+    return 10 if number is None else number
+
+
+@dcmd("head", group="Language")
+def head(session: Session, values: Values, number: HowMany, count: DashNumber) -> Iterator[Output]:
+    """Pass on the first values of a pipe, 10 without a number.
+
+    Examples:
+      ::walk proc | ::head -5 | ::print comm
+      ::ps | ::head -n 3
+    """
+    yield from islice(values, min(_how_many(number, count), 1 << 62))
+
+
 @dcmd("tail", group="Language")
-def tail(
-    session: Session, values: Values, number: Annotated[Decimal | None, Option("-n", "num", "how many, in decimal")],
-    count: Annotated[str | None, Word("-num", "as -n num")],
-) -> Iterator[Output]:
+def tail(session: Session, values: Values, number: HowMany, count: DashNumber) -> Iterator[Output]:
     """Pass on the last values of a pipe, 10 without a number.
 
     Examples:
       ::walk proc | ::tail -2 | ::print comm
       ::ps | ::tail -n 3
     """
-    if count is not None:
-        digits = count.removeprefix("-")
-        if number is not None or not (digits.isascii() and digits.isdecimal()):
-            raise UsageError(f"{count}: -NUM or -n NUM")
-        number = int(digits)
-    if number is not None and number < 0:
-        raise UsageError(f"{number} is not a number of values")
-    yield from deque(values, maxlen=10 if number is None else min(number, 1 << 32))
+    yield from deque(values, maxlen=min(_how_many(number, count), 1 << 32))
 
 
 @dcmd("sort", group="Language")

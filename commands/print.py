@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 from kshell.api import (
     Abort,
     Argument,
+    ArrayType,
     Batch,
     Call,
     CType,
@@ -18,6 +19,7 @@ from kshell.api import (
     KshellError,
     Many,
     MemberName,
+    NotFoundError,
     Number,
     Option,
     Output,
@@ -261,7 +263,8 @@ def _type(
     except KshellError as error:
         if isinstance(error, UsageError):
             raise
-        raise Abort(f"failed to look up type: {error}", hint=error.hint) from error
+        told = "" if isinstance(error, NotFoundError) else "failed to look up type: "
+        raise Abort(f"{told}{error}", hint=error.hint) from error
     return found.type, list(found.members)
 
 
@@ -353,23 +356,41 @@ _LISTS = {
 }
 
 
-def _elements(session: Session, nodes: list[int], kind: str | None, variable: str | None) -> Iterator[Output]:
+def _elements(session: Session, nodes: list[int], kind: TypeLike | None, variable: str | None) -> Iterator[Output]:
     for node in nodes:
         yield Item(node, kind, None if variable is None else session.bind_also(variable, node))
 
 
 @dcmd("array", group="Types")
 def array(
-    session: Session, address: int, type: TypeName,
-    count: Annotated[str, Word("count", "elements; hexadecimal, 0t decimal")], variable: VariableName | None,
+    session: Session, address: int, type: TypeName | None,
+    count: Annotated[str | None, Word("count", "elements; hexadecimal, 0t decimal")], variable: VariableName | None,
 ) -> Iterator[Output]:
     """Walk the elements of an array.
+
+    Without a type the address is that of an array whose type is known: a global variable.
 
     Examples:
       __per_cpu_offset::array "unsigned long" 4
       *vmemmap_base::array "struct page" 0t10 | ::print flags
     """
-    kind = session.typed.type(type)
-    size = sizeof(kind)
-    for number in range(session.evaluate(count)):
-        yield from _elements(session, [(address + number * size) & (1 << 64) - 1], type, variable)
+    if count is None:
+        if type is not None:
+            raise UsageError("count is missing")
+        element, elements = _global_array(session, address)
+    else:
+        assert type is not None
+        element, elements = session.typed.type(type), session.evaluate(count)
+    size = sizeof(element)
+    for number in range(elements):
+        yield from _elements(session, [(address + number * size) & (1 << 64) - 1], element, variable)
+
+
+def _global_array(session: Session, address: int) -> tuple[CType, int]:
+    """Return the element type and length of the array that begins at *address*."""
+    found = session.target.symbolize(address)
+    kind = None if found is None or found[1] else session.target.type_of(found[0])
+    array = None if kind is None else kind.strip()
+    if not isinstance(array, ArrayType):
+        raise Abort(f"no array of known type at 0x{address:x}", hint="name the type: address::array TYPE COUNT")
+    return array.target, array.count

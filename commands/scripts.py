@@ -10,9 +10,11 @@ from kshell.api import (
     Argument,
     Block,
     Call,
+    Column,
     FileName,
     KshellError,
     Output,
+    Row,
     Session,
     Text,
     UsageError,
@@ -23,6 +25,11 @@ from kshell.api import (
 from kshell.api import escape as escape_text
 
 CHUNK = 1 << 16
+#: what mdb obeys for macros of adb's
+MACROS = {
+    "cpus": "::walk cpu | ::print struct rq cpu nr_running curr", "modules": "::modinfo", "msgbuf": "::msgbuf",
+    "pid2proc": "::pid2proc | ::print struct task_struct", "thread": "::print struct task_struct",
+}
 Arguments = Annotated[list[Argument], Word("arg", "an expression; the variables 1 to 8 in the file")]
 
 
@@ -42,7 +49,7 @@ def obey(
     if file is None:
         session.leave_file()
         return
-    yield from _obey(session, count, call, file, words, returns=False)
+    yield from _obey(session, address, count, call, file, words, returns=False)
 
 
 @dcmd("$<<", group="Language")
@@ -56,16 +63,48 @@ def call_file(
     Examples:
       $<</dev/null
     """
-    yield from _obey(session, count, call, file, words, returns=True)
+    yield from _obey(session, address, count, call, file, words, returns=True)
 
 
 def _obey(
-    session: Session, count: int | None, call: Call, file: str, words: list[Argument], *, returns: bool,
+    session: Session, address: int | None, count: int | None, call: Call, file: str, words: list[Argument], *,
+    returns: bool,
 ) -> Iterator[Output]:
     if call.pipe_out:
         raise Abort("macro files cannot be used as input to a pipeline", hint="::eval in the pipe obeys a string")
     session.variables["9"] = 1 if count is None else count
-    yield from session.obey_file(file, words, returns=returns, piped=call.piped)
+    try:
+        yield from session.obey_file(file, words, returns=returns, piped=call.piped)
+    except KshellError as error:
+        macro = _macro(session, file) if isinstance(error.__cause__, FileNotFoundError) and not words else None
+        if macro is None:
+            raise
+        place = "" if address is None else f"0x{address:x}" + ("" if count is None else f",0x{count:x}")
+        yield from session.eval(place + macro)
+
+
+def _macro(session: Session, name: str) -> str | None:
+    """Return the command that adb's macro *name* has become: its own, or ::print of the type NAME, NAME_t or NAMEs."""
+    if name in MACROS:
+        return MACROS[name]
+    for spelling in (name, f"{name}_t", f"{name}s"):
+        if spelling.isidentifier() and session.typed.types.get(spelling) is not None:
+            return f"::print {spelling}"
+    return None
+
+
+@dcmd("$M", columns=(Column("MACRO", 16), Column("NATIVE EQUIVALENT", key="command")), group="Language")
+def macros(session: Session) -> Iterator[Output]:
+    """List adb's macros that $< and $<< obey where there is no file of that name.
+
+    The name of a type does the same: address$<list_head prints it.
+
+    Examples:
+      $M
+      $<modules
+    """
+    for name in sorted(MACROS):
+        yield Row(None, (name, MACROS[name]))
 
 
 @dcmd("$>", group="Session")

@@ -8,6 +8,8 @@ from typing import Annotated
 from kshell import __version__
 from kshell.api import (
     FORMATS,
+    SEARCH_LETTERS,
+    WRITE_LETTERS,
     Column,
     FileName,
     Flag,
@@ -16,12 +18,14 @@ from kshell.api import (
     Output,
     Row,
     Session,
+    Table,
     Text,
     UsageError,
     dcmd,
 )
 
 SWITCHES = ("ignoreeof", "pager", "repeatlast", "write_readback")
+FORMAT_COLUMNS = (Column("L", 1, key="letter"), Column("DESCRIPTION"))
 LIMITS = ("array_mem_limit", "array_str_limit")
 
 
@@ -48,7 +52,8 @@ def vars_(
 def set_(
     session: Session, options: Annotated[list[str], Option("-o", "opt", "switch on, or NAME=VALUE")],
     distance: Annotated[int | None, Option("-s", "dist", "bytes behind a symbol that carry its name; 0: its size")],
-    prompt: Annotated[str | None, Option("-P", "text", "the prompt")], words: list[str],
+    prompt: Annotated[str | None, Option("-P", "text", "the prompt")],
+    write: Annotated[bool, Flag("-w", "make sure that the target is open for writing, as $W")], words: list[str],
 ) -> Iterator[Output]:
     """Show or change the options of the session.
 
@@ -69,10 +74,12 @@ def set_(
     for option, on in given:
         _change(session, option, on)
     if distance is not None:
-        chosen.symbol_distance = distance
+        session.set_symbol_distance(distance)
     if prompt is not None:
         chosen.prompt = prompt[:35]
-    if given or distance is not None or prompt is not None:
+    if write:
+        session.require_writable()
+    if given or write or distance is not None or prompt is not None:
         return
     smart = " (smart)" * (not chosen.symbol_distance)
     yield Text(f"{'symbol matching distance':<25}: {chosen.symbol_distance}{smart}")
@@ -102,16 +109,21 @@ def _change(session: Session, option: str, on: bool) -> None:
         raise UsageError(f"invalid debugger option -- {name}", hint=f"one of {', '.join((*SWITCHES, *LIMITS))}")
 
 
-@dcmd("formats", columns=(Column("LETTER", 6), Column("DESCRIPTION", 44), Column("SIZE")), group="Session")
+@dcmd("formats", columns=FORMAT_COLUMNS, group="Session")
 def formats(session: Session) -> Iterator[Output]:
-    """List the letters of the formatting verbs / \\ and =.
+    """List the letters of the formatting verbs / \\ @ ? and =.
+
+    Those that write or match do so as the first letter after / \\ and ?.
 
     Examples:
       ::formats
     """
-    for letter in sorted(FORMATS):
-        found = FORMATS[letter]
-        yield Row(None, (letter, found.description, found.size_text))
+    yield Table(FORMAT_COLUMNS, joint=" - ", header=False)
+    rows = [(letter, found.description, found.size_text) for letter, found in FORMATS.items()]
+    for letter, (size, description) in {**WRITE_LETTERS, **SEARCH_LETTERS}.items():
+        rows.append((letter, description, f"{size} byte{'s' * (size > 1)}" if size else ""))
+    for letter, description, bytes_ in sorted(rows):
+        yield Row(None, (letter, description + f" ({bytes_})" * bool(bytes_)))
 
 
 @dcmd("log", group="Session")

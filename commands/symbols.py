@@ -1,25 +1,17 @@
-"""``::nm``: symbols; ``::whatis``: what an address is."""
+"""``::whatis``: what an address is."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Annotated
 
 from kshell.api import (
-    ADDRESS,
-    HEX,
     Abort,
     Address,
     Call,
-    Column,
     Flag,
-    KshellError,
-    Option,
     Output,
-    Row,
     Session,
-    Symbol,
     Text,
     UsageError,
     Values,
@@ -29,92 +21,6 @@ from kshell.api import (
 )
 from kshell.linux import processes
 from kshell.linux import whatis as answers
-
-#: letters of nm(1) for the kinds of mdb's ::nm -t
-KINDS = {"func": "TtWw", "objt": "DdBbRrVvGgSs", "noty": "AaNn?"}
-NM_COLUMNS = (
-    Column("Value", kind=ADDRESS), Column("Size", 16, HEX, "<", zeros=16), Column("Type", 5), Column("Bind", 5),
-    Column("Module", 16), Column("Name"),
-)
-
-
-@dcmd("nm", columns=NM_COLUMNS, group="Symbols")
-def nm(
-    session: Session, address: int | None,
-    global_: Annotated[bool, Flag("-g", "global symbols only")],
-    private: Annotated[bool, Flag("-P", "those that ::nmadd added only")],
-    by_name: Annotated[bool, Flag("-n", "sorted by name")],
-    by_value: Annotated[bool, Flag("-v", "sorted by address")],
-    kinds: Annotated[str | None, Option("-t", "func|objt|noty", "of these kinds, joined by commas")],
-    module: Annotated[str | None, Option("-m", "module", "of this module; vmlinux is the kernel")],
-    pattern: Annotated[str | None, Word("pattern", "names that match this regular expression")],
-) -> Iterator[Output]:
-    """List symbols, or with an address the one that covers it.
-
-    Types are FUNC, OBJT or NOTY, as the letter of kallsyms tells; a size of 0 is not known. The value of a per-CPU
-    symbol is its offset in the per-CPU area. Into a pipe it passes addresses.
-
-    Examples:
-      ::nm -v ^tcp_v4
-      schedule+10::nm
-      ::nm -m ext4 -t func
-    """
-    if address is not None:
-        found = session.target.symbols.at(address)
-        if found is None:
-            raise KshellError(f"no symbol corresponds to address 0x{address:x}")
-        yield _row(found[0])
-        return
-    letters = "".join(_letters(kind) for kind in kinds.split(",")) if kinds else None
-    try:
-        matches = re.compile(pattern or "").search
-    except re.error as error:
-        raise UsageError(f"{pattern}: {error}") from None
-    wanted: Iterable[Symbol] = (
-        symbol for symbol in (session.target.symbols.private if private else _all(session, module))
-        if matches(symbol.name) and (not global_ or symbol.type.isupper())
-        and (letters is None or symbol.type in letters))
-    if by_name:
-        wanted = sorted(wanted, key=lambda symbol: symbol.name)
-    elif by_value:
-        wanted = sorted(wanted, key=lambda symbol: symbol.address)
-    some = False
-    for symbol in wanted:
-        some = True
-        yield _row(symbol)
-    if not some:
-        hint = "::nmadd adds one" if private else "the pattern is a regular expression; ::nm has all of them"
-        raise KshellError("no symbol matches", hint=hint)
-
-
-def _all(session: Session, module: str | None) -> Iterator[Symbol]:
-    if module is None:
-        yield from session.target.symbols
-        return
-    wanted = None if module in ("vmlinux", "kernel") else module.replace("-", "_")
-    known: set[str] = set()
-    found = False
-    for symbol in session.target.symbols:
-        if symbol.module == wanted:
-            found = True
-            yield symbol
-        elif symbol.module:
-            known.add(symbol.module)
-    if not found:
-        raise KshellError(f"no symbols of module {module}", hint="::modinfo lists the modules")
-
-
-def _letters(kind: str) -> str:
-    if kind not in KINDS:
-        raise UsageError(f"{kind} is not a kind of symbol", hint=f"one of {', '.join(KINDS)}")
-    return KINDS[kind]
-
-
-def _row(symbol: Symbol) -> Row:
-    kind = next((name for name, letters in KINDS.items() if symbol.type in letters), "noty").upper().ljust(4)
-    bind = "WEAK" if symbol.type in "WwVv" else "GLOB" if symbol.type.isupper() else "LOCL"
-    cells = (symbol.address, symbol.size, kind.strip(), bind, symbol.module or "vmlinux", symbol.name)
-    return Row(symbol.address, cells)
 
 
 @dcmd("whatis", group="Symbols")

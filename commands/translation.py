@@ -64,7 +64,8 @@ def _why(error: KshellError) -> str:
 
 
 USER_COLUMNS = (
-    Column("BASE", kind=ADDRESS, key="start"), Column("LIMIT", kind=ADDRESS, key="end"), Column("SIZE", 16, HEX, ">"),
+    Column("BASE", 16, ADDRESS, ">", key="start", zeros=1), Column("LIMIT", 16, ADDRESS, ">", key="end", zeros=1),
+    Column("SIZE", 16, HEX, ">"),
     Column("PERM", 4, key="permissions"), Column("NAME"),
 )
 KERNEL_COLUMNS = (*USER_COLUMNS[:3], Column("NAME"))

@@ -89,7 +89,7 @@ if TYPE_CHECKING:
     from kshell.hexdump import DumpOptions, dump
     from kshell.instructions import disassembler
     from kshell.lang.conditions import parse_condition
-    from kshell.lang.formats import FORMATS
+    from kshell.lang.formats import FORMATS, SEARCH_LETTERS, WRITE_LETTERS
     from kshell.lang.numbers import show_base
     from kshell.loader import load as load_module
     from kshell.memory.model import Memory
@@ -112,14 +112,15 @@ if TYPE_CHECKING:
     )
     from kshell.printer.many import Objects
     from kshell.render import dump_json
-    from kshell.types.model import CType, EnumType, StructType, Symbol, near_names
+    from kshell.types.model import ArrayType, CType, EnumType, StructType, Symbol, near_names
     from kshell.value import Value, Vector, offsetof, sizeof
     from kshell.value.args import piped_type, type_and_members
     from kshell.value.args import type_words as take_type
     from kshell.value.conditions import Condition
 
 __all__ = [
-    "ADDRESS", "API_VERSION", "COUNT", "DECIMAL", "FORMATS", "HEX", "OCTAL", "TEXT", "Abort", "Address", "Argument",
+    "ADDRESS", "API_VERSION", "COUNT", "DECIMAL", "FORMATS", "HEX", "OCTAL", "SEARCH_LETTERS", "TEXT",
+    "WRITE_LETTERS", "Abort", "Address", "Argument", "ArrayType",
     "Batch", "Block", "CType", "Call", "Column", "Condition", "Context", "Dcmd", "DcmdName", "Decimal", "DumpOptions",
     "EnumTable", "EnumType", "Expr", "Fault", "FileName", "Flag", "Instruction", "Item", "Items", "KshellError", "Many",
     "MemberError", "MemberName", "Memory", "ModuleName", "Next", "NoProcessError", "NoUserSpaceError", "NotFoundError",
@@ -139,7 +140,10 @@ _LATE = {
     "DumpOptions": "kshell.hexdump",
     "EnumTable": "kshell.printer",
     "EnumType": "kshell.types.model",
+    "ArrayType": "kshell.types.model",
     "FORMATS": "kshell.lang.formats",
+    "SEARCH_LETTERS": "kshell.lang.formats",
+    "WRITE_LETTERS": "kshell.lang.formats",
     "Instruction": "kshell.arch.disassembler",
     "Many": "kshell.printer",
     "Memory": "kshell.memory.model",

@@ -100,12 +100,17 @@ class FormatError(KshellError):
 
 
 class NotFoundError(KshellError, LookupError):
-    """A name that the target does not have; ``near`` are similar names that it has."""
+    """A name that the target does not have; ``near`` are similar names that it has.
 
-    def __init__(self, kind: str, name: str, near: Sequence[str] = (), *, hint: str | None = None) -> None:
+    :param what: the message, if it is not "no KIND NAME"
+    """
+
+    def __init__(
+        self, kind: str, name: str, near: Sequence[str] = (), *, hint: str | None = None, what: str | None = None,
+    ) -> None:
         self.kind, self.name, self.near = kind, name, tuple(near)
         guess = f'; did you mean {" or ".join(repr_name(n) for n in self.near)}?' if self.near else ""
-        super().__init__(f"no {kind} {repr_name(name)}{guess}", hint=hint)
+        super().__init__(f"{what or f'no {kind} {repr_name(name)}'}{guess}", hint=hint)
 
 
 class SymbolNotFoundError(NotFoundError):
@@ -119,14 +124,15 @@ class TypeNotFoundError(NotFoundError):
     """A type name that no type source holds."""
 
     def __init__(self, name: str, near: Sequence[str] = (), *, hint: str | None = None) -> None:
-        super().__init__("type", name, near, hint=hint)
+        super().__init__("type", name, near, hint=hint, what=f"failed to look up type {bare_name(name)}: no such type")
 
 
 class MemberError(NotFoundError):
     """A member that a structure or union does not have."""
 
     def __init__(self, name: str, owner: str, near: Sequence[str] = ()) -> None:
-        super().__init__(f"member of {owner}", name, near)
+        what = f"failed to find member {bare_name(name)} of {owner}: no such member of structure or union"
+        super().__init__(f"member of {owner}", name, near, what=what)
         self.owner = owner
 
 
@@ -140,6 +146,11 @@ class NoProcessError(KshellError):
 
 class NoUserSpaceError(KshellError):
     """A kernel thread or a zombie: it has no user memory."""
+
+
+def bare_name(name: str) -> str:
+    """Return *name* with control characters escaped, for messages."""
+    return repr_name(name)[1:-1]
 
 
 def repr_name(name: str) -> str:

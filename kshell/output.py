@@ -38,7 +38,8 @@ class Column(NamedTuple):
     :ivar kind: how a cell is written, see above
     :ivar align: "<" or ">"; None: text and addresses left, numbers right
     :ivar key: the JSON key; None: the name in lower case
-    :ivar zeros: digits a hex number is zero-filled to
+    :ivar zeros: digits a hex number is zero-filled to; 0 is 16 for an address
+    :ivar prefix: hex numbers begin with 0x
     """
 
     name: str
@@ -47,6 +48,7 @@ class Column(NamedTuple):
     align: Literal["<", ">"] | None = None
     key: str | None = None
     zeros: int = 0
+    prefix: bool = False
 
 
 class Row(NamedTuple):
@@ -66,10 +68,14 @@ class Table(NamedTuple):
     """Start a table with other columns than the dcmd declares (options may choose the layout).
 
     :ivar yields: the C type of the objects that its rows carry, as in the declaration
+    :ivar joint: what stands between the cells of a row
+    :ivar header: show the names of the columns
     """
 
     columns: tuple[Column, ...]
     yields: str | None = None
+    joint: str = " "
+    header: bool = True
 
 
 class Text(NamedTuple):

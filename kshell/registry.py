@@ -290,7 +290,8 @@ class Registry:
         scope, tick, bare = name.rpartition("`")
         if tick and scope not in self.modules:
             return NotFoundError("loaded module", scope, near_names(scope, list(self.modules)))
-        return NotFoundError(kind, name, near_names(bare if tick else name, list(table)))
+        what = "failed to perform walk: unknown walk name" if kind == "walker" else None
+        return NotFoundError(kind, name, near_names(bare if tick else name, list(table)), what=what)
 
     def _load(self, table: dict[str, list[Entry]], entry: Entry) -> Dcmd | Walker:
         if entry.found is not None:

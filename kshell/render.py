@@ -55,6 +55,7 @@ def cell_writer(column: Column, last: bool, cut: bool) -> Callable[[Any], str]:
     :param cut: longer text is cut, ending in an ellipsis
     """
     kind, zeros = column.kind, column.zeros
+    prefix = "0x" * column.prefix
     width = column_width(column)
     right = is_right(column)
 
@@ -70,9 +71,9 @@ def cell_writer(column: Column, last: bool, cut: bool) -> Callable[[Any], str]:
         elif isinstance(cell, bool):
             text = "yes" if cell else "no"
         elif kind == "address":
-            text = f"{cell:016x}"
+            text = f"{prefix}{cell:0{zeros or 16}x}"
         elif kind == "hex":
-            text = f"{cell:0{zeros}x}"
+            text = f"{prefix}{cell:0{zeros}x}"
         elif kind == "octal":
             text = f"{cell:0{zeros}o}"
         else:
@@ -97,8 +98,10 @@ def column_width(column: Column) -> int:
 class _Layout:
     """How the rows of one table are written."""
 
-    def __init__(self, columns: tuple[Column, ...], cut: bool, underline: bool) -> None:
+    def __init__(self, table: Table, cut: bool, underline: bool) -> None:
+        columns = table.columns
         last = len(columns) - 1
+        self._joint = table.joint
         self._columns = columns
         self._writers = [cell_writer(column, at == last, cut) for at, column in enumerate(columns)]
         self._formats: dict[tuple[type, ...], str | None] = {}
@@ -109,7 +112,8 @@ class _Layout:
             width = 0 if at == last and not is_right(column) else column_width(column)
             names.append(column.name.rjust(width) if is_right(column) else column.name.ljust(width))
         line = " ".join(names)
-        self.header = (_HEADER[0] + line + _HEADER[1] if underline else line.rstrip()) + "\n" if columns else ""
+        shown = columns and table.header
+        self.header = (_HEADER[0] + line + _HEADER[1] if underline else line.rstrip()) + "\n" if shown else ""
 
     def line(self, cells: tuple[Any, ...]) -> str:
         """Return the text of a row. Rows of plain numbers and short clean text go through one format."""
@@ -122,7 +126,8 @@ class _Layout:
             text = template % cells
             if text.isprintable():
                 return text.rstrip() + "\n"
-        return " ".join([write(cell) for write, cell in zip(self._writers, cells, strict=True)]).rstrip() + "\n"
+        return self._joint.join(
+            [write(cell) for write, cell in zip(self._writers, cells, strict=True)]).rstrip() + "\n"
 
     def _too_long(self, cells: tuple[Any, ...]) -> bool:
         return any(len(cells[at]) > width for at, width in self._cuts if type(cells[at]) is str)
@@ -134,13 +139,14 @@ class _Layout:
         parts = []
         for at, (column, kind) in enumerate(zip(self._columns, kinds, strict=True)):
             letter = "s" if kind is str else _LETTERS[column.kind]
-            zeros = 16 if column.kind == "address" else column.zeros
+            zeros = column.zeros or 16 * (column.kind == "address")
             precision = f".{zeros}" if letter in "xo" and zeros else ""
             width = column_width(column)
             if at == len(kinds) - 1 and not is_right(column):
                 width = 0
-            parts.append(f"%{'' if is_right(column) else '-'}{width or ''}{precision}{letter}")
-        return " ".join(parts)
+            flags = "-" * (not is_right(column)) + "#" * (column.prefix and letter == "x")
+            parts.append(f"%{flags}{width or ''}{precision}{letter}")
+        return self._joint.replace("%", "%%").join(parts)
 
 
 class TextRenderer:
@@ -152,8 +158,8 @@ class TextRenderer:
 
     def __init__(self, radix: Callable[[], int] = lambda: 16, *, terminal: bool = False) -> None:
         self._radix, self._terminal = radix, terminal
-        self._table: tuple[Column, ...] | None = None
-        self._layout = _Layout((), False, False)
+        self._table: Table | None = None
+        self._layout = _Layout(Table(()), False, False)
         self._header = ""
         self._open = False
 
@@ -168,9 +174,9 @@ class TextRenderer:
         if isinstance(item, Item):
             return (*self.end_line(), show_base(item.value, self._radix()) + "\n")
         if isinstance(item, Table):
-            if item.columns != self._table:
-                self._table = item.columns
-                self._layout = _Layout(item.columns, self._terminal, self._terminal)
+            if item != self._table:
+                self._table = item
+                self._layout = _Layout(item, self._terminal, self._terminal)
                 self._header = self._layout.header
             return ()
         if isinstance(item, Text):

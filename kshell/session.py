@@ -386,6 +386,12 @@ class Session:
         name = f"{symbol.module}`{symbol.name}" if symbol.module else symbol.name
         return f"{name}+{self.format_number(offset)}" if offset else name
 
+    def set_symbol_distance(self, distance: int) -> None:
+        """Let symbols name what is less than *distance* bytes behind their beginning; 0: what their size covers."""
+        self.options.symbol_distance = distance
+        if self._target is not None:
+            self._target.symbols.distance = distance
+
     # -- writing ------------------------------------------------------------------------------------------------------
 
     def write(self, space: Memory | str, address: int, data: bytes) -> JournalEntry:
@@ -418,6 +424,15 @@ class Session:
         entry = JournalEntry(self._written, memory.space, address, old, bytes(new), memory)
         self.journal.append(entry)
         return entry
+
+    def require_writable(self) -> None:
+        """Do nothing if the target is open for writing.
+
+        :raises KshellError: it is not
+        """
+        if not self.target.writable:
+            raise KshellError("failed to re-open target for writing: it was opened read-only",
+                              hint="start kshell with -w to write, or with --cow to write to a private copy")
 
     def undo(self) -> JournalEntry:
         """Put back what the last write that is not undone yet replaced; return its entry, which leaves the journal.

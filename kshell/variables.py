@@ -12,6 +12,7 @@ from kshell.errors import KshellError, NotFoundError, repr_name
 
 if TYPE_CHECKING:
     from kshell.session import Session
+    from kshell.target.target import Cpu
 
 _FORBIDDEN = frozenset("#%^&*-+=,:$/\\?<>;|!`'\"[](){} \t\n")
 _MASK = (1 << 64) - 1
@@ -39,6 +40,8 @@ class Variables:
             "e": lambda: self._symbol("startup_64", "_stext"),
             "t": lambda: self._between("_stext", "_etext"),
             "m": lambda: 0x464C457F,
+            "thread": self._thread,
+            "cpuid": lambda: cpu.number if (cpu := self._shown_cpu()) is not None else None,
         }
 
     def _symbol(self, *names: str) -> int | None:
@@ -70,9 +73,26 @@ class Variables:
             return make() or 0
         return self._registers().get(name)
 
-    def _registers(self) -> dict[str, int]:
+    def _shown_cpu(self) -> Cpu | None:
+        """Return the first CPU whose registers are known."""
         cpus = self._session.target.cpus if self._session.has_target else []
-        return next((cpu.registers for cpu in cpus if cpu.registers), {})
+        return next((cpu for cpu in cpus if cpu.registers), None)
+
+    def _registers(self) -> dict[str, int]:
+        cpu = self._shown_cpu()
+        return {} if cpu is None else cpu.registers
+
+    def _thread(self) -> int | None:
+        """Return the task on the CPU whose registers are shown; None where there is no kernel to ask."""
+        cpu = self._shown_cpu()
+        if cpu is None:
+            return None
+        from kshell.linux.tasks import iter_current
+
+        try:
+            return dict(iter_current(self._session.target)).get(cpu.number)
+        except KshellError:
+            return None  # a process, or a kernel whose run queues cannot be read
 
     def __getitem__(self, name: str) -> int:
         value = self.get(name)

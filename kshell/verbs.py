@@ -15,7 +15,7 @@ from kshell.formatverb import VERB_SPACES, FormatRun, resolve, symbol_text
 from kshell.hexdump import DumpOptions, dump
 from kshell.lang import ast
 from kshell.lang.numbers import number_value
-from kshell.output import Block, Output, Text, Warn
+from kshell.output import Block, EndLine, Output, Text, Warn
 from kshell.partial import read_prefix
 
 if TYPE_CHECKING:
@@ -84,11 +84,15 @@ def _display(session: Session, node: ast.Format, call: Call, rounds: int) -> Ite
         page_width=None if call.pipe_out or call.shell_out else session.options.width)
     # numbers, symbols (escaped by whoever made them) and blanks have nothing in them that is to be escaped
     plain = all(step.letter and step.letter not in "csSC" for step in steps)
+    failed = False
     for item in run:
-        if isinstance(item, str):
-            yield Block(item) if plain else Text(item, end="")
-        else:
+        if not isinstance(item, str):
             yield Warn(item)
+        elif failed and item == "\n":
+            yield EndLine()  # where errors are seen on the way, they have ended the line
+        else:
+            yield Block(item) if plain else Text(item, end="")
+        failed = not isinstance(item, str)
     session.dot, session.increment = run.dot, run.increment
     if run.last_value is not None:
         session.variables["0"] = run.last_value

@@ -71,7 +71,7 @@ class FakeTarget:
         ])
         self.cpus: list[object] = []
         self.findings = {"kernel": "6.1.0-fake"}
-        self.types = SimpleNamespace(complete=lambda prefix, limit: [
+        self.types = SimpleNamespace(get=lambda _name: None, complete=lambda prefix, limit: [
             name for name in ("struct list_head", "struct task_struct") if name.startswith(prefix)])
         self.closed = False
 

@@ -251,7 +251,10 @@ def test_char_arrays(target: FakeTarget) -> None:
     assert one(target, text, b"ab\0\0", string_limit=2) == r"[ 'a', 'b', '\0', '\0' ]"
     assert one(target, ArrayType(CHAR, 2000), b"x" * 1100 + bytes(900)).startswith("[ 'x', 'x', ")
     assert one(target, ArrayType(CHAR, 2000), b"x" * 3 + bytes(1997), string_limit=None) == '[ "xxx" ]'
-    assert one(target, ArrayType(U8, 2), b"ab") == "[ 0x61, 0x62 ]"
+    assert one(target, ArrayType(U8, 4), b"ab\0\0") == '[ "ab" ]'  # unsigned char, as d_iname is declared
+    assert one(target, ArrayType(U8, 3), b"\1a\0") == "[ 1, 0x61, 0 ]"
+    assert one(target, ArrayType(U8, 2), bytes(2)) == "[ 0, 0 ]"
+    assert one(target, ArrayType(TypedefType("u8", U8), 2), b"ab") == "[ 0x61, 0x62 ]"
     assert one(target, text, "ü\u00a0".encode()) == r"[ '\303', '\274', '\302', '\240' ]"    # not printable
     assert one(target, text, b"\xc3\xbc\0\0") == '[ "ü" ]'
     assert [character(n) for n in (0, 170, 7, 65, 92)] == [r"\0", r"\252", r"\a", "A", "\\\\"]

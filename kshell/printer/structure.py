@@ -231,7 +231,7 @@ class Printer:
         size = shape.size
         limit = count if self.options.limit is None else min(count, self.options.limit)
         string_limit = self.options.string_limit
-        if shape.char and count:  # of a longer array as much as is told to be looked at, if a NUL is in there
+        if shape.text and count:  # of a longer array as much as is told to be looked at, if a NUL is in there
             text = self._string(address, count if string_limit is None else min(count, string_limit), count)
             if text is not None:
                 yield f'{lead}[ "{text}" ]{tail}'

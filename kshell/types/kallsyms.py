@@ -104,15 +104,17 @@ class Kallsyms:
 
     def at(self, address: int) -> Symbol | None:
         start, end = self.covered()
-        if not start <= address < end:
-            return None
+        symbol = self.below(address) if start <= address < end else None
+        return symbol if symbol is not None and address < symbol.address + max(symbol.size, 1) else None
+
+    def below(self, address: int) -> Symbol | None:
+        """Return the closest symbol not above *address*, whatever its size."""
         numbers = range(len(self.values))
         position = bisect_right(numbers, address, key=self.address) - 1
         if position < 0 or address < LOW:
             return None
         first = bisect_left(numbers, self.address(position), hi=position, key=self.address)
-        symbol = self.symbol(first)  # of several at one address the kernel names the first
-        return symbol if address < symbol.address + max(symbol.size, 1) else None
+        return self.symbol(first)  # of several at one address the kernel names the first
 
     def starting(self, prefix: str, limit: int) -> list[str]:
         return self.names.starting(prefix, limit)

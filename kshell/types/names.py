@@ -53,6 +53,8 @@ class SymbolIndex:
         self._more = more
         self._private: PrivateSymbols | None = None
         self._low = -1, 0
+        #: 0: a symbol covers its size ("smart"); else the bytes behind its beginning that carry its name
+        self.distance = 0
 
     @property
     def private(self) -> PrivateSymbols:
@@ -110,11 +112,20 @@ class SymbolIndex:
         """Return the symbol that covers *address* and the offset in it, or None."""
         if self._more is None and address < self._lowest():
             return None
+        if self.distance:
+            return self._near(address)
         for source in self._all():
             symbol = source.at(address)
             if symbol is not None:
                 return symbol, address - symbol.address
         return None
+
+    def _near(self, address: int) -> tuple[Symbol, int] | None:
+        """Return the closest symbol less than ``distance`` bytes below *address*, whatever its size."""
+        below = [getattr(source, "below", source.at)(address) for source in self._all()]
+        near = [one for one in below if one is not None and one.address <= address < one.address + self.distance]
+        found = max(near, key=lambda one: one.address, default=None)
+        return None if found is None else (found, address - found.address)
 
     def _lowest(self) -> int:
         """Return an address below which no symbol lies; pointers into the direct map need not be looked up."""
@@ -272,11 +283,15 @@ class TypeIndex:
 
     def _in_sources(self, kind: str, name: str, module: str | None) -> CType | None:
         for source, owner in self._all():
-            if module is None or module in (owner, "vmlinux"):
+            # a module's BTF goes on where the kernel's ends: all of that is the module's too
+            if module is None or module in (owner, "vmlinux") or (owner is None and self._has_module(module)):
                 found = source.find(kind, name)
                 if found is not None:
                     return found
         return None
+
+    def _has_module(self, module: str) -> bool:
+        return any(owner == module for _, owner in self._all())
 
     def near(self, words: Sequence[str]) -> list[str]:
         """Return type names that look like *words*, for "did you mean"."""

@@ -31,6 +31,11 @@ class PrivateSymbols:
                     if symbol.address <= address < symbol.address + max(symbol.size, 1)]
         return max(covering, key=lambda symbol: symbol.address, default=None)
 
+    def below(self, address: int) -> Symbol | None:
+        """Return the closest symbol not above *address*, whatever its size."""
+        symbols = [symbol for symbol in self._symbols.values() if symbol.address <= address]
+        return max(symbols, key=lambda symbol: symbol.address, default=None)
+
     def lowest(self) -> int:
         """Return an address below which no symbol lies."""
         return min((symbol.address for symbol in self._symbols.values()), default=1 << 64)

@@ -45,11 +45,15 @@ class SymbolList:
         return self._addresses[0] if self._addresses else 1 << 64
 
     def at(self, address: int) -> Symbol | None:
+        symbol = self.below(address)
+        return symbol if symbol is not None and address < symbol.address + max(symbol.size, 1) else None
+
+    def below(self, address: int) -> Symbol | None:
+        """Return the closest symbol not above *address*, whatever its size."""
         position = bisect_right(self._addresses, address) - 1
         if position < 0:
             return None
-        symbol = self._symbol(bisect_left(self._addresses, self._addresses[position]))
-        return symbol if address < symbol.address + max(symbol.size, 1) else None
+        return self._symbol(bisect_left(self._addresses, self._addresses[position]))
 
     def starting(self, prefix: str, limit: int) -> list[str]:
         if self._names is None:

@@ -89,7 +89,7 @@ def type_and_members(
         try:
             named = target.type(name)
         except TypeNotFoundError:
-            if kind is None:
+            if kind is None or "`" in name:
                 raise
             return Typed(kind, str(kind), tuple(words), found)
         # "pid" alone also finds struct pid: init_task::print pid means the member.

@@ -24,8 +24,8 @@ class Shape:
     :ivar size: bytes; 0 for void, functions, incomplete types and flexible arrays
     :ivar integer: whether it is one number: an integer, a character, a truth value, an enum or a pointer
     :ivar char: whether it is C's ``char`` (not ``unsigned char`` or ``u8``, which hold numbers)
-    :ivar text: whether a pointer to it may lead to text: ``char``, and ``unsigned char`` spelled so (names of
-        dentries), not through a typedef like ``u8``
+    :ivar text: whether arrays of it may hold text, and pointers to it lead to some: ``char``, and ``unsigned char``
+        spelled so (names of dentries), not through a typedef like ``u8``
     :ivar routes: member paths from this type that were resolved already
     """
 

@@ -49,8 +49,8 @@ def test_a_member_that_is_a_tag_too(target: FakeTarget, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(("words", "address", "error", "text"), [
-    (["nothing"], A, TypeNotFoundError, 'no type "nothing"'),
-    (["nothing"], INIT_TASK + 8, TypeNotFoundError, 'no type "nothing"'),
+    (["nothing"], A, TypeNotFoundError, 'failed to look up type nothing: no such type'),
+    (["nothing"], INIT_TASK + 8, TypeNotFoundError, 'failed to look up type nothing: no such type'),
     (["struct"], A, UsageError, "struct is not a valid type"), ([], None, UsageError, "a type is missing"),
     ([], 0x1234, KshellError, "no symbol information for 0x1234"),
     ([], INIT_TASK + 0x800, KshellError, "no type data available for jiffies"), (["-q"], A, UsageError, "-q"),

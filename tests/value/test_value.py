@@ -124,7 +124,7 @@ def test_null_on_the_way(task: Value, target: FakeTarget) -> None:
 
 
 @pytest.mark.parametrize(("path", "error", "text"), [
-    ("foo", MemberError, 'no member of struct task_struct "foo"'),
+    ("foo", MemberError, 'failed to find member foo of struct task_struct: no such member'),
     ("pid->x", ValueTypeError, "pid_t is not a pointer type"),
     ("mm.pgd", ValueTypeError, "struct mm_struct * is not a struct or union type"),
     ("pid.x", ValueTypeError, "pid_t is not a struct or union type"),
