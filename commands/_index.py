@@ -85,6 +85,7 @@ DCMDS: dict[str, tuple[str, str, str, bool]] = {
     "status": ("status", "Say what is being looked at, how it was found, and what is missing", "refused", False),
     "sum": ("pipes", "Add the values of a pipe, as unsigned numbers, and show the sum in decimal", "refused", False),
     "tail": ("pipes", "Pass on the last values of a pipe, 10 without a number", "refused", False),
+    "taint": ("modules", "Say what taints the kernel: what happened to it that makes its failures harder to trust", "refused", False),
     "term": ("adb", "Show the type of the terminal", "refused", False),
     "time": ("system", "Show the nanoseconds that the system has been up without sleep (ktime_get)", "refused", False),
     "tojson": ("pipes", "Print an object, or members of it, as a line of JSON", "required", False),

@@ -57,11 +57,13 @@ class Row(NamedTuple):
     :ivar value: usually the address of the object; None: the row gives nothing to a pipe
     :ivar cells: one for each column: str, int, None (empty), bool, or an error, for what could not be read
     :ivar type: the C type of the object at ``value``; None: what the dcmd declares as ``yields``
+    :ivar style: how a terminal shows the line: "error", "warning", "strong", "dim", or "" as usual
     """
 
     value: int | None
     cells: tuple[Any, ...]
     type: TypeLike | None = None
+    style: str = ""
 
 
 class Table(NamedTuple):

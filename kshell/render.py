@@ -8,6 +8,7 @@ JSON: keys are the column names in lower case; an address is a "0x..." string, a
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
@@ -32,6 +33,9 @@ from kshell.output import (
 
 _EXACT = (1 << 53) - 1
 _HEADER = "\x1b[4m", "\x1b[24m"
+#: Row.style -> the escape sequence before the line; four of the 16 colours that every terminal has
+_STYLES = {"error": "\x1b[31m", "warning": "\x1b[33m", "strong": "\x1b[1m", "dim": "\x1b[2m"}
+_PLAIN = "\x1b[0m"
 _MISSING = "?"
 _LETTERS = {"text": "d", "decimal": "d", "count": "d", "hex": "x", "address": "x", "octal": "o"}
 
@@ -153,13 +157,15 @@ class TextRenderer:
     """For people, shell commands and logs.
 
     :param radix: asked for the current radix when an Item is printed
-    :param terminal: long free text is cut to its column, and the header underlined
+    :param terminal: long free text is cut to its column, the header underlined, and rows have their styles
     """
 
     def __init__(self, radix: Callable[[], int] = lambda: 16, *, terminal: bool = False) -> None:
         self._radix, self._terminal = radix, terminal
         self._table: Table | None = None
         self._layout = _Layout(Table(()), False, False)
+        # https://no-color.org
+        self._coloured = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
         self._header = ""
         self._open = False
 
@@ -167,6 +173,8 @@ class TextRenderer:
         """Return the text of *item* in pieces, with the newlines that belong to it."""
         if isinstance(item, Row):
             line = self._layout.line(item.cells)
+            if item.style and self._coloured:
+                line = f"{_STYLES[item.style]}{line[:-1]}{_PLAIN}\n"
             if not self._header:
                 return (line,)
             header, self._header = self._header, ""

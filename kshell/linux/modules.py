@@ -1,7 +1,6 @@
 """Kernel modules: the ``modules`` list, as /proc/modules and /sys/module show them.
 
-Kernel source: ``struct module`` in include/linux/module.h, kernel/module/procfs.c and sysfs.c, ``taint_flags`` in
-kernel/panic.c.
+Kernel source: ``struct module`` in include/linux/module.h, kernel/module/procfs.c and sysfs.c.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from kshell.errors import FormatError, KshellError, NotFoundError
 from kshell.linux.kernel import require_kernel
 from kshell.linux.lists import list_for_each, list_for_each_entry, member_offset, visited_before
+from kshell.linux.taints import letters
 
 if TYPE_CHECKING:
     from kshell.target.target import Target
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 #: enum module_state
 STATES = ("Live", "Loading", "Unloading", "Unformed")
 UNFORMED = 3
-#: bit by bit, include/linux/panic.h: TAINT_PROPRIETARY_MODULE, ... TAINT_FWCTL
-TAINTS = "PFSRMBUDAWCIOELKXTNJ"
 #: MODULE_REF_BASE
 REF_BASE = 1
 MAX_SECTIONS = 4096
@@ -105,10 +103,9 @@ def read_module(target: Target, value: Value) -> Module:
     base = next((region.base for region in found if region.kind == "text"), found[0].base if found else 0)
     references = value.integer("refcnt.counter") - REF_BASE if value.has("refcnt") else 0
     bits = value.integer("taints") if value.has("taints") else 0
-    letters = "".join(letter for bit, letter in enumerate(TAINTS) if bits >> bit & 1)
     return Module(
         value.address, value["name"].string(), base, sum(region.size for region in found), references,
-        tuple(_users(target, value)), STATES[state] if state < len(STATES) else f"state {state}", letters,
+        tuple(_users(target, value)), STATES[state] if state < len(STATES) else f"state {state}", letters(bits),
         _text(value, "version"), _text(value, "srcversion"), found)
 
 

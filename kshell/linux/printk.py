@@ -45,14 +45,41 @@ class Record(NamedTuple):
     caller: str
     text: str | KshellError
 
-    def lines(self) -> Iterator[str]:
-        """Yield the lines as dmesg(1) prints them: each with the time in front."""
-        head = f"[{self.timestamp // 1_000_000_000:5d}.{self.timestamp // 1000 % 1_000_000:06d}] "
+    def lines(self, boot_time: int | None = None) -> Iterator[str]:
+        """Yield the lines as dmesg(1) prints them: each with the time in front.
+
+        :param boot_time: nanoseconds since 1970 at which the system started: for the time on the wall (UTC) instead
+        """
+        if boot_time is None:
+            head = f"[{self.timestamp // 1_000_000_000:5d}.{self.timestamp // 1000 % 1_000_000:06d}] "
+        else:
+            head = f"[{wall_time(boot_time + self.timestamp)}] "
         if isinstance(self.text, KshellError):
             yield f"{head}<{self.text}>"
             return
         for line in self.text.split("\n"):
             yield head + line
+
+
+def wall_time(nanoseconds: int) -> str:
+    """Return a time since 1970 as date and time in UTC, to the millisecond; impossible ones as a number of seconds."""
+    import time
+
+    try:
+        text = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(nanoseconds // 1_000_000_000))
+    except (OverflowError, ValueError, OSError):
+        return f"{nanoseconds // 1_000_000_000} s"
+    return f"{text}.{nanoseconds // 1_000_000 % 1000:03d}"
+
+
+def parse_levels(word: str) -> frozenset[int]:
+    """Return the levels that *word* means: "err" is that one and all that are worse, "err,info" those two.
+
+    :raises ValueError: there is no such level
+    """
+    names = word.split(",")
+    found = [LEVELS.index(name) for name in names]
+    return frozenset(range(found[0] + 1)) if len(names) == 1 else frozenset(found)
 
 
 class _Offsets:
