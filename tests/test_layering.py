@@ -35,7 +35,7 @@ SHELL_LIBRARIES = {"click", "prompt_toolkit", "pygments"}
 #: the storey that knows them
 COMMAND_LINE = ("kshell.shell", "kshell.__main__", "kshell.docgen")
 #: files that are imported inside functions only, and the library for which they exist
-LATE = {"kshell.target.bulk": {"numpy"}}
+LATE = {"kshell.target.bulk": {"numpy"}, "kshell.unwind.many": {"numpy"}}
 
 
 def modules() -> Iterator[tuple[str, Path]]:

@@ -1,0 +1,332 @@
+"""``::stack``, ``$c``, ``$C``, ``::findstack``, ``::stacks``, ``::stackinfo``; the walker ``stack``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+from kshell.api import (
+    ADDRESS,
+    COUNT,
+    Abort,
+    Call,
+    Column,
+    Decimal,
+    Flag,
+    KshellError,
+    Note,
+    Option,
+    Output,
+    Record,
+    Row,
+    Session,
+    Table,
+    UsageError,
+    Values,
+    Word,
+    dcmd,
+    escape,
+    walker,
+)
+from kshell.linux import blocked, cpus, processes, stacks, tasks
+from kshell.linux.stack_filter import STATES, StackFilter, in_state
+from kshell.linux.stacks import Frame, Group, Stack
+
+TASK = "struct task_struct"
+VERBOSE = (
+    Column("SP", kind=ADDRESS), Column("SIZE", 6, COUNT), Column("PC", kind=ADDRESS), Column("STACK", 5),
+    Column("FUNCTION", key="symbol"),
+)
+
+
+# -- one stack ---------------------------------------------------------------------------------------------------------
+
+
+def place(session: Session, frame: Frame) -> str:
+    """Return where a frame is, as people read it: ``schedule+0x31``, ``virtio_blk`virtblk_done+0x10``."""
+    if frame.kind == "user":
+        return f"0x{frame.pc:x} (user)"
+    found = stacks.symbolize(session.target, frame)
+    if found is None:
+        return f"0x{frame.pc:x}"
+    symbol, offset = found
+    name = escape(f"{symbol.module}`{symbol.name}" if symbol.module else symbol.name)
+    return f"{name}+0x{offset:x}" if offset else name
+
+
+def data(session: Session, stack: Stack, number: int) -> dict[str, Any]:
+    """Return the JSON object of a frame."""
+    frame = stack.frames[number]
+    found = stacks.symbolize(session.target, frame)
+    symbol, offset = found if found is not None else (None, None)
+    return {
+        "task": f"0x{stack.task:x}" if stack.task else None, "cpu": stack.cpu, "frame": number,
+        "pc": f"0x{frame.pc:x}", "sp": f"0x{frame.sp:x}", "symbol": symbol.name if symbol is not None else None,
+        "offset": offset, "module": symbol.module if symbol is not None else None, "reliable": frame.reliable,
+        "kind": frame.kind, "stack": frame.stack or None,
+    }
+
+
+def show(session: Session, stack: Stack, pointers: bool = False, indent: str = "") -> Iterator[Output]:
+    """Yield a line for each frame, and why the trace ends if it ends early."""
+    on = "task"
+    for number, frame in enumerate(stack.frames):
+        lines = []
+        if frame.kind != "user" and frame.stack and frame.stack != on:
+            lines.append(f"{indent}</{on}>" if frame.stack == "task" else f"{indent}<{frame.stack}>")
+            on = frame.stack
+        call = "" if frame.kind == "user" else "()"
+        pointer = f"{frame.sp:016x} " if pointers else ""
+        lines.append(f"{indent}{pointer}{'' if frame.reliable else '? '}{place(session, frame)}{call}")
+        yield Record(lines, lambda n=number: data(session, stack, n), frame.pc)  # type: ignore[misc]
+    if stack.end:
+        last = f"{stack.frames[-1].sp:016x} " if pointers and stack.frames else ""
+        yield Record([f"{indent}{last}[{escape(stack.end)}]"], lambda: {
+            "task": f"0x{stack.task:x}" if stack.task else None, "cpu": stack.cpu, "frame": None, "end": stack.end})
+
+
+def verbose(session: Session, stack: Stack) -> Iterator[Output]:
+    """Yield a row for each frame, with its size and its registers where they were saved."""
+    yield Table(VERBOSE)
+    frames = stack.frames
+    for number, frame in enumerate(frames):
+        size: int | None = None
+        if number + 1 < len(frames) and frames[number + 1].stack == frame.stack and frame.kind != "user":
+            size = frames[number + 1].sp - frame.sp
+        mark = "" if frame.reliable else "? "
+        yield Row(frame.pc, (frame.sp, size, frame.pc, frame.stack, mark + place(session, frame)))
+        if frame.regs:
+            yield from _saved(frame)
+    if stack.end:
+        yield Record([f"[{escape(stack.end)}]"], lambda: {"end": stack.end})
+
+
+def _saved(frame: Frame) -> Iterator[Output]:
+    registers = dict(frame.registers)
+    lines = [f"  registers at {frame.regs:016x}:"]
+    names = list(registers)
+    for first in range(0, len(names), 4):
+        lines.append("   " + "".join(f" {name:>8} {registers[name]:016x}" for name in names[first : first + 4]))
+    yield Record(lines, lambda: {
+        "registers": f"0x{frame.regs:x}", **{name: f"0x{value:x}" for name, value in registers.items()}})
+
+
+def find(session: Session, address: int | None, cpu: int | None, kind: str = "") -> Stack:
+    """Return the stack that is asked for: of an address, a CPU, the process context, or where the kernel stopped."""
+    target = session.target
+    if cpu is not None:
+        if address is not None:
+            raise UsageError("an address and -c do not go together")
+        return stacks.cpu_stack(target, cpu)
+    if address is not None:
+        if kind.startswith(TASK):
+            return stacks.task_stack(target, address)
+        if kind.startswith("struct pt_regs"):
+            return stacks.pt_regs_stack(target, address)
+        return stacks.any_stack(target, address)
+    if session.context is not None:
+        return stacks.task_stack(target, processes.by_pid(target, session.context.pid).address)
+    panicking = cpus.panicking_cpu(target)
+    if panicking is not None:
+        return stacks.cpu_stack(target, panicking)
+    states = cpus.cpu_states(target)
+    first = next((number for number, state in states.items() if state.registers), None)
+    if first is None:
+        raise UsageError("whose stack: an address of a task_struct, or the context that ::getu sets",
+                         hint="this target has no registers of a CPU")
+    return stacks.cpu_stack(target, first)
+
+
+def owner(session: Session, stack: Stack) -> str:
+    """Return whose stack it is: ``bash/1234 on CPU 1``."""
+    where = "" if stack.cpu is None else f"on CPU {stack.cpu}"
+    if not stack.task:
+        return where
+    try:
+        task = tasks.read_task(session.target, stack.task)
+    except KshellError:
+        return f"task 0x{stack.task:x} {where}".rstrip()
+    name = task.comm if task.is_kernel_thread else f"{task.comm}/{task.pid}"
+    return f"{name} {where}".rstrip()
+
+
+@dcmd("stack", aliases=("$c",), group="Stacks")
+def stack(
+    session: Session, address: int | None, call: Call,
+    detailed: Annotated[bool, Flag("-v", "the size and the address of each frame, and saved registers")],
+    cpu: Annotated[Decimal | None, Option("-c", "cpu", "of what this CPU was doing, in decimal")],
+    arguments: Annotated[str | None, Word("n", "as mdb has it, how many arguments; the kernel keeps none")],
+) -> Iterator[Output]:
+    """Show a kernel stack, the innermost function first.
+
+    The address is that of a task_struct, of saved registers (struct pt_regs), or any on a stack, from where on it is
+    followed. Without one it is the stack of the process context, else of the CPU that panicked, else of the first CPU.
+
+    A ? stands before a function that is not to be relied on: it was found by looking for return addresses on the
+    stack, because a frame before it could not be followed. Where a trace cannot be followed at all, [...] says why.
+    A line <irq>, <NMI> or the like tells that what follows was on that stack, </irq> that it is left.
+
+    Examples:
+      ::stack                        // of the process context, or where the kernel stopped
+      ::pid2proc 1 | ::stack
+      ::stack -v -c 1
+      ::pgrep ^kworker | ::stack
+    """
+    found = find(session, address, cpu, str(call.type) if call.type is not None else "")
+    if address is None and not call.pipe_out:
+        yield Note(f"stack of {owner(session, found)}")
+    yield from verbose(session, found) if detailed else show(session, found)
+
+
+@dcmd("$C", group="Stacks")
+def stack_pointers(
+    session: Session, address: int | None, call: Call,
+    arguments: Annotated[str | None, Word("n", "as mdb has it, how many arguments; the kernel keeps none")],
+) -> Iterator[Output]:
+    """Show a kernel stack as $c does, each function behind the stack pointer that it had.
+
+    Examples:
+      $C
+    """
+    found = find(session, address, None, str(call.type) if call.type is not None else "")
+    if address is None and not call.pipe_out:
+        yield Note(f"stack of {owner(session, found)}")
+    yield from show(session, found, pointers=True)
+
+
+@dcmd("findstack", group="Stacks")
+def findstack(
+    session: Session, address: int, detailed: Annotated[bool, Flag("-v", "as ::stack -v")],
+) -> Iterator[Output]:
+    """Show the kernel stack of a task, and whose it is.
+
+    Examples:
+      ::pid2proc 2 | ::findstack
+      ::walk thread | ::findstack
+    """
+    target = session.target
+    if not stacks.is_task(target, address):
+        raise KshellError(f"0x{address:x} is not a task_struct")
+    found = stacks.task_stack(target, address)
+    first = f": {found.frames[0].sp:x}" if found.frames else ""
+    head = f"stack pointer for thread {address:x} ({escape(owner(session, found))}){first}"
+    yield Record([head], lambda: {"task": f"0x{address:x}", "owner": owner(session, found), "cpu": found.cpu})
+    if detailed:
+        yield from verbose(session, found)
+        return
+    for number, output in enumerate(show(session, found, pointers=True)):
+        assert isinstance(output, Record)
+        *before, line = output.lines
+        innermost = number == 0 and found.frames
+        yield output._replace(lines=[*before, f"[ {line} ]" if innermost else f"  {line}"])
+
+
+# -- many stacks -------------------------------------------------------------------------------------------------------
+
+
+@dcmd("stacks", yields=TASK, group="Stacks")
+def all_stacks(
+    session: Session, address: int | None, values: Values | None,
+    everyone: Annotated[bool, Flag("-a", "every task of a group, not only the first")],
+    function: Annotated[list[str], Option("-c", "func", "only stacks through this function or address")],
+    no_function: Annotated[list[str], Option("-C", "func", "only stacks not through it")],
+    module: Annotated[list[str], Option("-m", "module", "only stacks through code of this module")],
+    no_module: Annotated[list[str], Option("-M", "module", "only stacks not through it")],
+    kind: Annotated[list[str], Option("-s", "object", "only tasks that wait for this: mutex, futex, ...")],
+    no_kind: Annotated[list[str], Option("-S", "object", "only tasks that do not")],
+    state: Annotated[list[str], Option("-t", "state|comm", "only tasks in this state or of this name")],
+    no_state: Annotated[list[str], Option("-T", "state|comm", "only tasks that are not")],
+    active: Annotated[bool, Flag("-i", "leave out tasks that wait for work or a signal, and dead ones")],
+) -> Iterator[Output]:
+    """Show the stacks of all tasks, equal ones once, with their number; the most frequent first.
+
+    With addresses (of task_structs, in a pipe too), of those only. Stacks are equal if they are in the same places of
+    the same functions, and the tasks in the same state. SOBJ is the kind of object the tasks wait for, if known.
+
+    -c takes a function (anywhere in it), function+0x31 (that return address), function+0x10-0x40 (from there to
+    there), or an address. -m takes kernel for the kernel proper. -t takes a state (running, interruptible,
+    uninterruptible, idle, stopped, traced, zombie, dead, or the letter that ps shows) or a name, with * and ?.
+    Options given twice mean either. Into a pipe it passes the addresses of all tasks that are shown.
+
+    Examples:
+      ::stacks
+      ::stacks -t D                              // who is blocked
+      ::stacks -c do_wait
+      ::stacks -c schedule_timeout | ::stacks -C kthread
+      ::stacks -m virtio_blk
+      ::stacks -t 'sleeper' -a
+    """
+    target = session.target
+    wanted = _wanted(session, address, values)
+    if wanted is not None and not wanted:
+        return
+    passes = StackFilter(
+        target, session.evaluate, function=function, no_function=no_function, module=module, no_module=no_module,
+        kind=kind, no_kind=no_kind, active=active)
+    chosen = stacks.every_task(target) if wanted is None else wanted
+    letters, names = tasks.task_columns(target, chosen, "state", "comm")
+    if state or no_state:
+        keep = [
+            number for number, (letter, name) in enumerate(zip(letters, names, strict=True))
+            if (not state or in_state(state, letter, name)) and not in_state(no_state, letter, name)
+        ]
+        chosen, letters = [chosen[number] for number in keep], [letters[number] for number in keep]
+    labels = [letter if isinstance(letter, str) else "?" for letter in letters]
+    header = [f"{'THREAD':<16} {'STATE':<15} {'SOBJ':<11} {'COUNT':>8}"]
+    for group in stacks.stacks(target, chosen).groups(labels):
+        if not passes(group.stack):
+            continue
+        yield _group(session, group, header, everyone)
+        header = []
+
+
+def _wanted(session: Session, address: int | None, values: Values | None) -> list[int] | None:
+    """Return the tasks that are asked for, None for all."""
+    if values is not None:
+        return list(dict.fromkeys(item.value for item in values))
+    if address is None:
+        return None
+    if not stacks.is_task(session.target, address):
+        raise KshellError(f"0x{address:x} is not a task_struct")
+    return [address]
+
+
+def _group(session: Session, group: Group, header: list[str], everyone: bool) -> Record:
+    whole = group.stack
+    # user code is not compared
+    found = whole._replace(frames=tuple(frame for frame in whole.frames if frame.kind != "user"))
+    state = STATES.get(str(group.label), str(group.label))
+    kind = blocked.waits_for([stacks.function(session.target, frame) for frame in found.frames])
+
+    def lines() -> Iterator[str]:
+        yield from header
+        yield f"{found.task:016x} {state:<15} {kind or '-':<11} {len(group.tasks):>8}"
+        if everyone:
+            for first in range(1, len(group.tasks), 4):
+                yield "".join(f"{task:016x} " for task in group.tasks[first : first + 4]).rstrip()
+        for output in show(session, found, indent=" " * 17):
+            assert isinstance(output, Record)
+            yield from (line.removesuffix("()") for line in output.lines)
+        yield ""
+
+    def as_data() -> dict[str, Any]:
+        frames = [data(session, found, number) for number in range(len(found.frames))]
+        told: dict[str, Any] = {
+            "task": f"0x{found.task:x}", "state": state, "sobj": kind or None, "count": len(group.tasks),
+            "end": found.end or None, "frames": frames,
+        }
+        if everyone:
+            told["tasks"] = [f"0x{task:x}" for task in group.tasks]
+        return told
+
+    return Record(lines(), as_data, tuple(group.tasks), TASK)
+
+
+@walker("stack")
+def walk_stack(session: Session, address: int) -> Iterator[int]:
+    """Walk the program counters of a kernel stack, the innermost first, from a task_struct or an address on a stack."""
+    found = stacks.any_stack(session.target, address)
+    for frame in found.frames:
+        yield frame.pc
+    if found.end:
+        raise Abort(found.end)
