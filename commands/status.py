@@ -42,7 +42,7 @@ def _facts(session: Session) -> Iterator[tuple[str, str]]:
     """Yield what is known of the target, word by word; what cannot be told says why."""
     target = session.target
     yield "target", target.path
-    yield "kind", "live kernel" if target.live else "crash dump"
+    yield "kind", "crash dump" if not target.live else "live kernel" if target.host else "virtual machine"
     if target.findings.get("image") != target.description:
         yield "description", target.description
     try:
@@ -72,10 +72,24 @@ def _facts(session: Session) -> Iterator[tuple[str, str]]:
         panic = _panic(session)
         if panic:
             yield "panic message", panic
+    if target.control is not None:
+        yield "control", _control(session)
     yield "cpus", str(len(target.cpus)) if target.cpus else "no registers of CPUs"
     yield from target.findings.items()
     context = session.context
     yield "process context", f"{context.pid} ({context.comm})" if context else "none"
+
+
+def _control(session: Session) -> str:
+    """Return whether the target runs between questions."""
+    control = session.target.control
+    assert control is not None
+    if control.pause:
+        return "stopped for each question, resumed behind it"
+    try:
+        return "running" if control.is_running() else "stopped"
+    except KshellError as error:
+        return f"none: {error}"
 
 
 def _pages(session: Session) -> dict[str, str]:
@@ -102,6 +116,8 @@ def _lines(session: Session, facts: dict[str, str]) -> Iterator[str]:
     what = facts["target"] if facts["kind"] == "crash dump" else ""
     if facts["kind"] == "crash dump":
         yield f"debugging crash dump {escape(what)} (64-bit) from {host}"
+    elif facts["kind"] == "virtual machine":
+        yield f"debugging virtual machine {escape(facts['target'])} (64-bit), {host}"
     else:
         yield f"debugging live kernel (64-bit) on {host}"
     for key, value in facts.items():

@@ -56,6 +56,7 @@ class Number(click.ParamType):  # type: ignore[type-arg, unused-ignore]
               help="Of raw memory: which runs it has, as in /proc/iomem.")
 @click.option("--part", "parts", multiple=True, metavar="FILE", allow_from_autoenv=False,
               help="Another part of the split dump that TARGET is one of; those beside it are found.")
+@click.option("--pause", is_flag=True, help="Stop a virtual machine for each question, and resume it.")
 @click.option("-n", "no_target", is_flag=True, help="No target at all: a calculator.")
 @click.option("--json", "json", is_flag=True, help="Output as JSON, one object a line.")
 @click.option("-q", "quiet", is_flag=True, help="No banner and no notes.")
@@ -68,14 +69,14 @@ class Number(click.ParamType):  # type: ignore[type-arg, unused-ignore]
 @click.pass_obj
 def cli(
     behind: list[str] | None, commands: tuple[str, ...], script: str | None, write: bool, cow: bool, raw: bool,
-    phys_base: int, map_file: str | None, parts: tuple[str, ...], no_target: bool, json: bool, quiet: bool,
-    stop_on_error: bool, no_plugins: bool, no_startup: bool, target: str | None, vmlinux: str | None,
+    pause: bool, phys_base: int, map_file: str | None, parts: tuple[str, ...], no_target: bool, json: bool,
+    quiet: bool, stop_on_error: bool, no_plugins: bool, no_startup: bool, target: str | None, vmlinux: str | None,
 ) -> int:
     """mdb for Linux: read and write kernel and user memory.
 
-    TARGET is a crash dump; without one it is the running system. VMLINUX adds the names and types of a vmlinux,
-    System.map or BTF file of the same kernel. Commands come from the terminal, from standard input, from -e or from
-    -f. What follows -- are the arguments of the script of -f.
+    TARGET is a crash dump, or a virtual machine: qmp:SOCKET, ram:FILE; without one it is the running system. VMLINUX
+    adds the names and types of a vmlinux, System.map or BTF file of the same kernel. Commands come from the terminal,
+    from standard input, from -e or from -f. What follows -- are the arguments of the script of -f.
     """
     arguments: tuple[str, ...] = ()
     if script is not None:
@@ -100,7 +101,8 @@ def cli(
     return start(Request(
         commands=commands, script=script, mode="r+" if write else "c" if cow else "r", no_target=no_target, json=json,
         quiet=quiet, stop_on_error=stop_on_error, plugins=not no_plugins, target=target, vmlinux=vmlinux,
-        raw=raw, phys_base=phys_base, map=map_file, parts=parts, arguments=arguments, startup=not no_startup))
+        raw=raw, phys_base=phys_base, map=map_file, parts=parts, arguments=arguments, startup=not no_startup,
+        pause=pause))
 
 
 def main() -> None:

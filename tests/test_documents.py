@@ -1,6 +1,7 @@
 """Every example in README.md and docs/ is run on a real dump; pages and tables made from the registry are fresh.
 
-A ``console`` block is a transcript: ``$`` commands and what they print. ``vmcore`` stands for the 6.1 guest's dump.
+A ``console`` block is a transcript: ``$`` commands and what they print. ``vmcore`` stands for the 6.1 guest's dump,
+``/run/vm.qmp`` and ``/dev/shm/vm`` for a running guest's QMP socket and memory file.
 Addresses, sizes and times differ from boot to boot, so runs of hex digits and numbers are compared by their kind only;
 a line ``...`` stands for any lines.
 """
@@ -16,8 +17,11 @@ from pathlib import Path
 import pytest
 
 from tests.guest.image import GuestImage
+from tests.guest.qemu import RunningGuest
 
 TOP = Path(__file__).parent.parent
+#: what stands in docs/ for the QMP socket and for the memory file of the running guest
+LIVE = ("/run/vm.qmp", "/dev/shm/vm")
 PAGES = [TOP / "README.md", *sorted((TOP / "docs").glob("*.md"))]
 
 
@@ -60,13 +64,22 @@ def matches(expected: list[str], actual: list[str]) -> bool:
 
 @pytest.mark.parametrize(("command", "expected"), CASES)
 def test_every_transcript_is_what_kshell_prints(
-    command: str, expected: list[str], guest_61: GuestImage, tmp_path: Path
+    command: str, expected: list[str], guest_61: GuestImage, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     line = re.sub(r"\bvmcore\b", str(guest_61.elf), command)
+    places: dict[str, str] = {}
+    if any(place in command for place in LIVE):
+        guest: RunningGuest = request.getfixturevalue("live_guest")
+        places = dict(zip(LIVE, (str(guest.qmp_socket), str(guest.memory_file)), strict=True))
+    for written, real in places.items():
+        line = line.replace(written, real)
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     done = subprocess.run(["sh", "-c", line], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60,
                           env={**os.environ, "PATH": path}, check=False, cwd=tmp_path)
-    actual = done.stdout.replace(str(guest_61.elf), "vmcore").splitlines()
+    text = done.stdout.replace(str(guest_61.elf), "vmcore")
+    for written, real in places.items():
+        text = text.replace(real, written)
+    actual = text.splitlines()
     assert matches(expected, actual), f"$ {command}\n{done.stdout}"
 
 

@@ -78,6 +78,11 @@ class FileMemory(Memory):
         self._columns: tuple[Column, Column, Column] | None = None
         self._stamp = self._look()
 
+    @property
+    def moving(self) -> bool:
+        """Whether the bytes may change by themselves now."""
+        return self.live
+
     def _look(self) -> Stamp:
         return Stamp(0 if self.live else size_of(self._fd), os.fstat(self._fd).st_mtime_ns)
 
@@ -175,7 +180,7 @@ class FileMemory(Memory):
 
     def window(self, address: int) -> Window | None:
         piece = self._at(address)
-        if self.live or piece is None or piece.reason is not None:
+        if piece is None or piece.reason is not None or self.moving:
             return None
         start, end = max(address & -PAGE, piece.start), min((address & -PAGE) + PAGE, piece.end)
         data, fault = self.read_upto(start, end - start)
@@ -299,7 +304,7 @@ class FileMemory(Memory):
                     raise self._absent(at, len(view), piece, done, "write")
                 part = view[done : done + min(piece.end - at, MAX_READ)]
                 offset = piece.offset + at - piece.start
-                if size_of(self._fd) < offset + len(part):  # a write there would make the file grow again
+                if self._shorter_than(offset + len(part)):  # a write there would make the file grow again
                     raise self._failed(at, len(view), done, None, "write")
                 try:
                     done += os.pwrite(self._fd, part, offset)
@@ -308,6 +313,10 @@ class FileMemory(Memory):
         finally:
             self.epoch.count += 1
             self._stamp = self._look()
+
+    def _shorter_than(self, end: int) -> bool:
+        """Whether the file ends before the offset *end* by now."""
+        return not self.live and size_of(self._fd) < end
 
     def close(self) -> None:
         """Close the file; what is read after that faults (EBADF)."""

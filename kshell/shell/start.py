@@ -26,6 +26,7 @@ class Request(NamedTuple):
     :ivar raw: the target is raw memory; ``phys_base`` and ``map`` tell where its bytes belong
     :ivar parts: the other files of a split dump
     :ivar arguments: of the script; :ivar startup: obey the startup file first
+    :ivar pause: a virtual machine is stopped for each question
     """
 
     commands: tuple[str, ...] = ()
@@ -44,6 +45,7 @@ class Request(NamedTuple):
     parts: tuple[str, ...] = ()
     arguments: tuple[str, ...] = ()
     startup: bool = True
+    pause: bool = False
 
 
 def start(request: Request) -> int:
@@ -63,6 +65,8 @@ def start(request: Request) -> int:
     session = Session()
     console = Console(session, sys.stdout, sys.stderr, json=request.json, quiet=request.quiet,
                       terminal=sys.stdout.isatty())
+    if request.target is not None and ":" in request.target:
+        _end_in_order()
     session.direct_output = True
     session.shell_renderer = JsonRenderer if request.json else None
     try:
@@ -103,6 +107,19 @@ def start(request: Request) -> int:
             script.close()
 
 
+def _end_in_order() -> None:
+    """Let SIGTERM and SIGHUP end us by the way of every ``finally``: a machine that we stopped has to run again."""
+    import signal
+
+    def leave(number: int, _frame: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        raise SystemExit(128 + number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, leave)
+
+
 def _startup_file(console: Console) -> str | None:
     """Return the startup file if there is one and it belongs to the user: ``kshell/startup`` in the XDG folder."""
     from kshell.loader import config_dir, unsafe
@@ -129,6 +146,7 @@ def _open(request: Request) -> Target:
     from kshell.target.formats import Options
     from kshell.target.open import open_target
 
-    options = Options(raw=request.raw, phys_base=request.phys_base, map=request.map, parts=request.parts)
+    options = Options(raw=request.raw, phys_base=request.phys_base, map=request.map, parts=request.parts,
+                      pause=request.pause)
     return open_target(request.target, request.vmlinux, request.mode, options)
 

@@ -32,6 +32,7 @@ class Options:
     :ivar map: of raw memory, a file that tells which runs it has
     :ivar parts: the other files of a split dump
     :ivar kernel: which of several kernels in it, from 1; None is the one that the image is of
+    :ivar pause: a machine that runs is stopped for each question and resumed behind it
     """
 
     raw: bool = False
@@ -39,6 +40,7 @@ class Options:
     map: str | None = None
     parts: tuple[str, ...] = ()
     kernel: int | None = None
+    pause: bool = False
     progress: Progress = field(default=lambda what, done, total: None, compare=False)
 
 

@@ -17,12 +17,15 @@ from kshell.target.vmcoreinfo import Vmcoreinfo
 
 MODES = ("r", "r+", "c")
 PLAIN = Options()
+#: what stands in front of a colon for what is no file
+TRANSPORTS = ("qmp", "ram")
 
 
 def open_target(path: str | None, vmlinux: str | None = None, mode: str = "r", options: Options = PLAIN) -> Target:
     """Open *path*, or the running system when it is None.
 
     :param vmlinux: an ELF file with symbols of the same kernel, or a System.map; adds to what the image tells
+    :param path: a file, or ``qmp:SOCKET``, ``ram:FILE``: a virtual machine (:mod:`kshell.target.qemu`)
     :param mode: "r" read only, "r+" writes go into the file, "c" writes are kept in memory and the file stays
     :param options: what cannot be seen in the image itself
     :raises OpenError: with ``kind`` telling why
@@ -30,10 +33,18 @@ def open_target(path: str | None, vmlinux: str | None = None, mode: str = "r", o
     if mode not in MODES:
         raise ValueError(f"mode must be one of {', '.join(MODES)}, not {mode!r}")
     if path is None:
+        if options.pause:
+            raise OpenError("", "the system that kshell runs on cannot be paused", kind="unsupported")
         from kshell.target.live import open_running_system
 
         return open_running_system(mode)
-    target = _open_file(path, mode, options)
+    transport, colon, place = path.partition(":")
+    if colon and transport in TRANSPORTS:
+        target = _open_machine(transport, place, mode, options)
+    elif options.pause:
+        raise OpenError(path, "it does not run: there is nothing to pause", kind="unsupported")
+    else:
+        target = _open_file(path, mode, options)
     if vmlinux is not None:
         from kshell.target.vmlinux import add_vmlinux
 
@@ -43,6 +54,20 @@ def open_target(path: str | None, vmlinux: str | None = None, mode: str = "r", o
             target.close()
             raise
     return target
+
+
+def _open_machine(transport: str, place: str, mode: str, options: Options) -> Target:
+    from kshell.target.qemu import open_qmp, open_ram
+
+    if not place:
+        what = "socket" if transport == "qmp" else "file"
+        raise OpenError(f"{transport}:", f"a {what} is needed behind {transport}:")
+    if transport == "qmp":
+        return open_qmp(place, mode, pause=options.pause)
+    if options.pause:
+        raise OpenError(f"ram:{place}", "a memory file cannot pause its machine", kind="unsupported",
+                        hint="qmp:SOCKET can")
+    return open_ram(place, mode)
 
 
 def _open_file(path: str, mode: str, options: Options) -> Target:
@@ -96,7 +121,7 @@ def _target_of(dump: Image, path: str, mode: str, options: Options) -> Target:
     info = best_vmcoreinfo(dump.described())
     if info is not None:
         attach_kernel(target, physical, info)
-    elif not _attach_found(target, physical):
+    elif not attach_found(target, physical):
         lost = f"; {missing}" if missing else ""
         why = f"a dump without VMCOREINFO, and none in its memory, so nothing tells where its kernel is{lost}"
         raise OpenError(path, why, kind="symbols",
@@ -105,7 +130,7 @@ def _target_of(dump: Image, path: str, mode: str, options: Options) -> Target:
     return target
 
 
-def _attach_found(target: Target, physical: Memory) -> bool:
+def attach_found(target: Target, physical: Memory) -> bool:
     """Look for VMCOREINFO in the memory itself; attach the first kernel whose page tables are where it says.
 
     Where there is none the other roads are tried.
@@ -117,7 +142,8 @@ def _attach_found(target: Target, physical: Memory) -> bool:
             attach_kernel(target, physical, info)
         except OpenError:
             continue
-        target.findings["VMCOREINFO"] = f"not in the dump's notes; found in its memory at physical 0x{address:x}"
+        told = "found in its memory" if target.live else "not in the dump's notes; found in its memory"
+        target.findings["VMCOREINFO"] = f"{told} at physical 0x{address:x}"
         return True
     from kshell.target.roads import attach_by_roads
 

@@ -1,0 +1,321 @@
+"""A virtual machine under QEMU as a target: ``qmp:SOCKET`` through its monitor, ``ram:FILE`` through its memory file.
+
+The monitor tells where the guest's RAM is in QEMU's process, which is then read and written directly; where that may
+not be done memory comes through the monitor, slowly. The kernel is found as in a dump that does not tell where it is:
+by VMCOREINFO in the memory, else by the registers of a CPU (:mod:`kshell.target.roads`).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kshell.arch.model import arch_of_machine
+from kshell.errors import KshellError, OpenError
+from kshell.memory.guestram import (
+    GIB,
+    GuestRam,
+    RamPiece,
+    layout,
+    likely_splits,
+    open_process_memory,
+    parse_mtree,
+    split_ram,
+)
+from kshell.memory.model import Memory
+from kshell.memory.overlay import Overlay
+from kshell.memory.qmp import Qmp, QmpError
+from kshell.memory.qmpmem import QmpMemory, parse_words
+from kshell.target.control import Control
+from kshell.target.open import attach_found
+from kshell.target.target import Cpu, Target
+
+if TYPE_CHECKING:
+    from kshell.target.guard import Guard
+
+PROBE = 512  # bytes that must read the same in QEMU's process and through its monitor
+TRIES = 5
+_HVA = re.compile(r" is (0x[0-9a-f]+)")
+_REGISTER = re.compile(r"\b(R[A-Z0-9]{2}|R\d|RFL|CR[0-8]) *=([0-9a-f]+)")
+_SEGMENT = re.compile(r"^(ES|CS|SS|DS|FS|GS) *=([0-9a-f]{4}) ([0-9a-f]{16})", re.MULTILINE)
+
+
+def _answer(qmp: Qmp, command: str) -> dict[str, object]:
+    """Return the object that *command* answers. :raises QmpError: it does not, or answers something else"""
+    found = qmp.execute(command)
+    if not isinstance(found, dict):
+        raise QmpError(f"QEMU answers {command} with {str(found)[:40]!r}")
+    return found
+
+
+class QmpControl(Control):
+    """Stops and resumes through QMP: ``stop``, ``cont``, ``query-status``."""
+
+    def __init__(self, qmp: Qmp, *, pause: bool = False) -> None:
+        super().__init__(pause=pause)
+        self.qmp = qmp
+        self._stands = False  # known to stand still: we stopped it, or it was told
+        self._guard: Guard | None = None
+
+    def is_running(self) -> bool:
+        running = bool(_answer(self.qmp, "query-status").get("running"))
+        self._stands = not running
+        return running
+
+    def halt(self) -> None:
+        if self._guard is None:
+            from kshell.target.guard import Guard
+
+            self._guard = Guard(self.qmp.address, unix=self.qmp.is_unix)
+        self._guard.tell(True)
+        self.qmp.execute("stop")
+        self._stands = True
+
+    def go(self) -> None:
+        self._stands = False
+        self.qmp.execute("cont")
+        if self._guard is not None:
+            self._guard.tell(False)
+
+    def stands(self) -> bool:
+        """Whether the guest was seen standing at the start of this question: nobody is asked."""
+        return self._stands
+
+    def read_cpus(self) -> list[Cpu]:
+        return parse_registers(self.qmp.monitor("info registers -a"))
+
+    def disconnect(self) -> None:
+        self.qmp.close()
+        if self._guard is not None:
+            self._guard.close()
+
+
+def parse_registers(text: str) -> list[Cpu]:
+    """Return the CPUs of ``info registers -a`` with the registers' names as dumps have them."""
+    cpus: list[Cpu] = []
+    for number, part in re.findall(r"^CPU#(\d+)(.*?)(?=^CPU#|\Z)", text, re.MULTILINE | re.DOTALL):
+        registers: dict[str, int] = {}
+        for name, value in _REGISTER.findall(part):
+            registers["rflags" if name == "RFL" else name.lower()] = int(value, 16)
+        for name, selector, base in _SEGMENT.findall(part):
+            registers[name.lower()] = int(selector, 16)
+            if name in ("FS", "GS"):
+                registers[f"{name.lower()}_base"] = int(base, 16)
+        cpus.append(Cpu(int(number), registers, None, "QMP"))
+    return cpus
+
+
+def open_qmp(address: str, mode: str = "r", *, pause: bool = False) -> Target:
+    """Open the virtual machine whose QMP socket is *address*.
+
+    :param pause: the guest is stopped for each question and resumed behind it
+    :raises OpenError: there is no QEMU, or no Linux in it that is found
+    """
+    qmp = Qmp(address)
+    control = QmpControl(qmp, pause=pause)
+    name = f"qmp:{address}"
+    try:
+        arch = arch_of_machine(str(_answer(qmp, "query-target").get("arch")))
+        target = Target(name, "", arch, mode=mode, live=True)
+        target.control = control
+        target.on_close(control.close)
+    except KshellError as error:
+        control.close()
+        raise OpenError(name, str(error), kind="unsupported", hint=error.hint) from error
+    try:
+        with target.question():
+            physical = _memory(target, qmp, control, mode)
+            _attach(target, physical, mode, "the virtual machine")
+    except BaseException:
+        target.close()
+        raise
+    return target
+
+
+def _attach(target: Target, physical: Memory, mode: str, what: str) -> None:
+    if not attach_found(target, Overlay(physical) if mode == "c" else physical):
+        raise OpenError(target.path, f"no Linux is found in {what}: neither VMCOREINFO nor a kernel's page tables",
+                        kind="symbols", hint="is it past its boot loader? a guest that has just been started is not")
+
+
+def _memory(target: Target, qmp: Qmp, control: QmpControl, mode: str) -> Memory:
+    """Return the guest's physical memory, by the quickest road that is open; ``findings`` tell which."""
+    try:
+        guest = str(_answer(qmp, "query-name").get("name") or "")
+        version = _answer(qmp, "query-version").get("qemu")
+        pieces = parse_mtree(qmp.monitor("info mtree -f"))
+    except KshellError as error:
+        raise OpenError(
+            target.path, f"QEMU does not tell where the guest's RAM is: {error}", kind="unsupported") from error
+    size = sum(piece.end - piece.start for piece in pieces if piece.writable)
+    parts = version if isinstance(version, dict) else {}
+    release = ".".join(str(parts.get(part, "?")) for part in ("major", "minor", "micro"))
+    called = f" {guest}" if guest else ""
+    target.description = f"virtual machine{called} (QEMU {release}, {target.arch.name}), {size >> 20} MiB of RAM"
+    target.findings["image"] = target.description
+    try:
+        ram = _process_memory(target.path, qmp, control, pieces, mode == "r+")
+    except KshellError as error:
+        slow = QmpMemory(qmp, pieces, str(error), control.stands)
+        target.on_close(slow.close)
+        target.findings["memory"] = f"through the monitor, which is slow and cannot write: {error}"
+        return slow
+    target.on_close(ram.close)
+    target.findings["memory"] = f"QEMU's own, {ram.path}; RAM at {layout(ram.pieces)}"
+    return ram
+
+
+def _process_memory(
+    name: str, qmp: Qmp, control: QmpControl, pieces: list[RamPiece], writable: bool,
+) -> GuestRam:
+    """Return the RAM in QEMU's process.
+
+    :raises KshellError: it is not found, may not be read, or is not this guest's
+    """
+    places = [_host_address(qmp, piece) for piece in pieces]
+    why = "no process of this machine listens at that socket"
+    for pid in _processes(qmp):
+        try:
+            descriptor = open_process_memory(pid, writable)
+        except OSError as error:
+            why = f"process {pid} may not be read ({error.strerror})"
+            continue
+        ram = GuestRam(f"/proc/{pid}/mem", descriptor, pieces, places, writable=writable, still=control.stands)
+        if _is_the_guest(qmp, ram):
+            return ram
+        ram.close()
+        why = f"process {pid} is not the one that runs this guest"
+    raise KshellError(why)
+
+
+def _host_address(qmp: Qmp, piece: RamPiece) -> int:
+    text = qmp.monitor(f"gpa2hva 0x{piece.start:x}")
+    found = _HVA.search(text)
+    if found is None:
+        raise KshellError(f"QEMU does not tell the host address of its RAM: {text.strip()[:100]}")
+    return int(found[1], 16)
+
+
+def _processes(qmp: Qmp) -> Iterator[int]:
+    """Yield who may be QEMU: who listens on the socket, then whoever holds the listening one."""
+    if qmp.peer:
+        yield qmp.peer
+    inodes = set()
+    with suppress(OSError):
+        where = os.path.realpath(qmp.address)
+        for line in Path("/proc/net/unix").read_text(errors="replace").splitlines()[1:]:
+            fields = line.split(None, 7)
+            if len(fields) == 8 and os.path.realpath(fields[7]) == where:
+                inodes.add(f"socket:[{fields[6]}]")
+    for folder in Path("/proc").iterdir() if inodes else ():
+        if folder.name.isdigit() and int(folder.name) != qmp.peer and _holds(folder, inodes):
+            yield int(folder.name)
+
+
+def _holds(folder: Path, inodes: set[str]) -> bool:
+    try:
+        return any(os.readlink(entry) in inodes for entry in (folder / "fd").iterdir())
+    except OSError:
+        return False
+
+
+def _is_the_guest(qmp: Qmp, ram: GuestRam) -> bool:
+    """Whether *ram* reads what the monitor shows, in several places; a guest that runs may change one meanwhile."""
+    for piece in ram.pieces:
+        middle = piece.start + (piece.end - piece.start) // 2 & -PROBE
+        for at in {piece.start, middle}:
+            for _ in range(TRIES):
+                try:
+                    shown = parse_words(qmp.monitor(f"xp /{PROBE // 8}gx 0x{at:x}"), at, PROBE)
+                    if ram.read(at, PROBE) == shown:
+                        break
+                except KshellError:
+                    continue
+            else:
+                return False
+    return True
+
+
+# -- a memory file ----------------------------------------------------------------------------------------------------
+
+
+def open_ram(words: str, mode: str = "r") -> Target:
+    """Open a memory file: ``FILE`` or ``FILE,below4g=SIZE``, the bytes of RAM below 4 GiB (3G for pc, 2G for q35).
+
+    :raises OpenError: it is not there, or no Linux is found in it
+    """
+    path, low = _parse(words)
+    name = f"ram:{words}"
+    try:
+        descriptor = os.open(path, (os.O_RDWR if mode == "r+" else os.O_RDONLY) | os.O_CLOEXEC)
+        kind = os.fstat(descriptor).st_mode
+        size = os.lseek(descriptor, 0, os.SEEK_END) if stat.S_ISREG(kind) or stat.S_ISBLK(kind) else 0
+    except OSError as error:
+        denied = isinstance(error, PermissionError)
+        why = "missing" if isinstance(error, FileNotFoundError) else "permission" if denied else "format"
+        raise OpenError(name, error.strerror or str(error), kind=why,
+                        hint="it belongs to the user that runs QEMU: sudo kshell ..." if denied else None) from error
+    if size < 1 << 20:
+        os.close(descriptor)
+        told = f"{size} bytes are" if stat.S_ISREG(kind) or stat.S_ISBLK(kind) else "no file, so"
+        raise OpenError(name, f"{told} no machine's memory", kind="format")
+    from kshell.arch.x86_64 import X86_64
+
+    best: Target | None = None
+    try:
+        for split in [low] if low else likely_splits(size):
+            pieces = split_ram(size, split)
+            ram = GuestRam(path, os.dup(descriptor), pieces, [piece.offset for piece in pieces],
+                           writable=mode == "r+", gone="the file became shorter")
+            what = f"memory file of a virtual machine, {size >> 20} MiB"
+            target = Target(name, what, X86_64(), mode=mode, live=True)
+            target.on_close(ram.close)
+            target.findings["image"] = target.description
+            target.findings["memory"] = f"RAM at {layout(pieces)}"
+            try:
+                found = attach_found(target, Overlay(ram) if mode == "c" else ram)
+                fits = found and (size <= split or low or _top(target) == pieces[-1].end)
+            except BaseException:
+                target.close()
+                raise
+            if fits:
+                if best is not None:
+                    best.close()
+                return target
+            if found and best is None:
+                best = target
+            else:
+                target.close()
+    finally:
+        os.close(descriptor)
+    if best is None:
+        raise OpenError(name, "no Linux is found in it: neither VMCOREINFO nor a kernel's page tables", kind="symbols",
+                        hint="a guest that has just been started has none; a dump is opened without ram:")
+    best.findings["memory"] += "; the kernel's max_pfn does not agree: name it, ram:FILE,below4g=SIZE"
+    return best
+
+
+def _top(target: Target) -> int:
+    """Return where the kernel believes that RAM ends, 0 when it does not tell."""
+    try:
+        return target.kernel.u64(target.symbol("max_pfn").address) * target.arch.page_size
+    except KshellError:
+        return 0
+
+
+def _parse(words: str) -> tuple[str, int]:
+    path, comma, option = words.rpartition(",")
+    if not comma or not option.startswith("below4g="):
+        return words, 0
+    value = option.removeprefix("below4g=")
+    found = re.fullmatch(r"(0x[0-9a-fA-F]+|\d+)([MG]?)", value)
+    number = int(found[1], 0) << {"": 0, "M": 20, "G": 30}[found[2]] if found else 0
+    if not 0 < number <= 4 * GIB or number % 4096:
+        raise OpenError(f"ram:{words}", f"below4g={value} is no size up to 4G", kind="format",
+                        hint="below4g=3G is QEMU's machine pc with 3 GiB or more, below4g=2G is q35")
+    return path, number
