@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kshell.arch.model import Arch
 from kshell.errors import Fault, FormatError, KshellError, Reason, SymbolNotFoundError, TypeNotFoundError
@@ -19,6 +19,9 @@ from kshell.target.vmcoreinfo import Vmcoreinfo
 from kshell.types.model import CType, Symbol
 from kshell.types.names import SymbolIndex, TypeIndex
 from kshell.value import Value
+
+if TYPE_CHECKING:
+    from kshell.types.lines import SourceLine
 
 
 class Cpu(NamedTuple):
@@ -72,6 +75,8 @@ class Target:
         self.progress: Callable[[str, int, int], None] | None = None
         self.make_symbols: Callable[[Target], SymbolIndex] | None = None
         self.make_types: Callable[[Target], TypeIndex] | None = None
+        #: gives the places in the source of a virtual address, the innermost inlined function first
+        self.find_lines: Callable[[int], list[SourceLine]] | None = None
         self.make_space: Callable[[int], AddressSpace] | None = None
         self._symbols: SymbolIndex | None = None
         self._types: TypeIndex | None = None
@@ -199,6 +204,15 @@ class Target:
             hint = f"globals have no types in BTF; name it: 0x{symbol.address:x}::print TYPE"
             raise TypeNotFoundError(f"of {name}", hint=hint)
         return self.value(ctype, symbol.address)
+
+    def source_lines(self, address: int) -> list[SourceLine]:
+        """Return the place in the source of the virtual *address*, innermost inlined function first.
+
+        Empty where nothing tells: debugging data (a vmlinux, a program built with -g) is needed for it.
+
+        :raises FormatError: it is damaged there
+        """
+        return self.find_lines(address) if self.find_lines is not None else []
 
     # -- CPUs ------------------------------------------------------------------------------------------------------
 

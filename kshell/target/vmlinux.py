@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kshell.errors import Fault, FormatError, KshellError, OpenError
 from kshell.target.open import read_head
@@ -20,6 +21,9 @@ from kshell.types.elfsym import ElfSymbols
 from kshell.types.model import StructType
 from kshell.types.names import TypeIndex
 from kshell.types.procsyms import read_proc_kallsyms
+
+if TYPE_CHECKING:
+    from kshell.types.lines import Lines, SourceLine
 
 MAX_NOTES = 1 << 16
 MAX_BTF = 256 << 20
@@ -86,6 +90,23 @@ def _add_elf(target: Target, path: str) -> None:
     target.symbols.add(table.symbols(offset))
     target.findings["vmlinux"] = f"symbols of {path}"
     _add_types(target, lambda index: _types_of(target, index, elf))
+    if elf.section(".debug_line") is not None and elf.section(".debug_info") is not None:
+        target.find_lines = _line_finder(elf, offset)
+
+
+def _line_finder(elf: ElfFile, offset: int) -> Callable[[int], list[SourceLine]]:
+    """Return what tells the source line of an address that is *offset* bytes from where it was linked."""
+    found: list[Lines] = []
+
+    def find(address: int) -> list[SourceLine]:
+        if not found:
+            from kshell.types.dwarf_units import Units
+            from kshell.types.lines import Lines
+
+            found.append(Lines(Units(elf)))
+        return found[0].at((address - offset) % (1 << 64))
+
+    return find
 
 
 def _types_of(target: Target, index: TypeIndex, elf: ElfFile) -> None:
