@@ -62,6 +62,7 @@ DCMDS: dict[str, tuple[str, str, str, bool]] = {
     "lsmod": ("modules", "List the kernel modules", "optional", True),
     "map": ("language", "Compute an expression of each value of a pipe", "optional", False),
     "mappings": ("translation", "List the mappings of the process context, or the regions of the kernel's address space", "optional", False),
+    "memstat": ("memory", "Show what all memory is used for: each page once, so that the rows add up to MemTotal of /proc/meminfo", "refused", False),
     "modinfo": ("modules", "List the kernel modules", "optional", False),
     "msgbuf": ("log", "Show the kernel log, as dmesg(1) does", "refused", False),
     "nm": ("nm", "List symbols, or with an address the one that covers it", "optional", False),
@@ -70,6 +71,7 @@ DCMDS: dict[str, tuple[str, str, str, bool]] = {
     "obey": ("adb", "Tell that this is not adb; mdb has the joke too", "refused", True),
     "objects": ("objects", "List the kernel image and the modules with where they are; a module may have several parts", "refused", False),
     "offsetof": ("print", "Show the offset of a member in a type, and its size", "refused", False),
+    "page": ("memory", "Show pages of memory: references, mappings, flags, what each is used for, and who has it", "optional", False),
     "pgrep": ("processes", "List processes whose name matches a regular expression", "refused", False),
     "pid2proc": ("processes", "Show the address of the task_struct of a process id", "optional", False),
     "pread": ("access", "Show bytes at a physical address, or copy them to a file", "required", False),
@@ -89,6 +91,7 @@ DCMDS: dict[str, tuple[str, str, str, bool]] = {
     "stacks": ("stacks", "Show the stacks of all tasks, equal ones once, with their number; the most frequent first", "optional", False),
     "status": ("status", "Say what is being looked at, how it was found, and what is missing", "refused", False),
     "sum": ("pipes", "Add the values of a pipe, as unsigned numbers, and show the sum in decimal", "refused", False),
+    "swap": ("memory", "List the swap areas, as /proc/swaps; SIZE and USED are KiB", "refused", False),
     "tail": ("pipes", "Pass on the last values of a pipe, 10 without a number", "refused", False),
     "taint": ("modules", "Say what taints the kernel: what happened to it that makes its failures harder to trust", "refused", False),
     "term": ("adb", "Show the type of the terminal", "refused", False),
@@ -106,6 +109,7 @@ DCMDS: dict[str, tuple[str, str, str, bool]] = {
     "uwrite": ("write", "Write at a user virtual address of the process context", "required", False),
     "vars": ("settings", "List the variables and registers", "refused", False),
     "version": ("settings", "Show the version of kshell", "refused", False),
+    "vmap": ("memory", "List the areas of vmalloc space, with who asked for each; with an address the one that holds it", "optional", False),
     "vtop": ("translation", "Translate a virtual address to a physical one", "required", False),
     "walk": ("language", "Walk a data structure with a walker, printing the address of each element", "optional", False),
     "walkers": ("help", "List the walkers with what they walk", "refused", False),
@@ -116,6 +120,7 @@ DCMDS: dict[str, tuple[str, str, str, bool]] = {
     "write": ("write", "Write at a virtual address, kernel or user by its half, or with -p at a physical one", "required", False),
     "writes": ("write", "List the writes of this session that can be undone, the oldest first", "refused", False),
     "xdata": ("adb", "List what is kept with the image beside memory: what the kernel told of itself, the CPUs' registers", "refused", False),
+    "zone": ("memory", "List the memory zones: their pages, how many are free, and the watermarks", "refused", False),
 }
 
 
@@ -131,6 +136,7 @@ WALKERS: dict[str, tuple[str, str, str, bool]] = {
     "maple_tree": ("containers", "Walk the entries of a maple tree, ascending", "required", False),
     "modctl": ("modules", "Walk the kernel modules", "refused", False),
     "modules": ("modules", "Walk the kernel modules; another name of modctl", "refused", False),
+    "page": ("memory", "Walk the struct pages of all memory that there is", "refused", False),
     "percpu": ("containers", "Walk the copies of a per-CPU variable or pointer, one for each possible CPU", "required", False),
     "proc": ("processes", "Walk all processes (thread-group leaders); from a process, it and all below it", "optional", False),
     "rbtree": ("containers", "Walk the rb_node nodes of a red-black tree in order, from its rb_root", "required", False),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from kshell.errors import FormatError, KshellError
 from kshell.linux.kernel import require_kernel
-from kshell.linux.lists import chase, member_offset
+from kshell.linux.lists import chase, member_offset, visited_before
 from kshell.value import Vector
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ class VmallocArea(NamedTuple):
     :ivar vm: address of its ``vm_struct``, 0 for areas without one (vm_map_ram())
     :ivar end: the first address behind it, its guard page included
     :ivar flags: VM_ALLOC, VM_IOREMAP, ...; ``caller``: the function that asked for it
+    :ivar array: address of the array of its struct pages, 0 for none
     """
 
     start: int
@@ -45,6 +46,7 @@ class VmallocArea(NamedTuple):
     pages: int
     physical: int
     caller: int
+    array: int = 0
 
 
 # Places that KASLR does not move: (start, end, kind, name) with 4 levels of page tables and with 5.
@@ -118,12 +120,38 @@ def region_of(target: Target, address: int) -> Region | None:
 def iter_vmalloc(target: Target) -> Iterator[VmallocArea]:
     """Yield the areas of vmalloc space that are in use, ascending.
 
-    :raises KshellError: the kernel's symbols or types do not tell where they are, or the lists are damaged
+    Where a list is damaged, the objects of the slab cache make up for it.
+
+    :raises KshellError: the kernel's symbols or types do not tell where they are; or, after those that can be read, a
+        list or an area is damaged
     """
     require_kernel(target)
     kind = target.type("struct vmap_area")
     offset = member_offset(kind, "list")
-    nodes: list[int] = []
+    nodes, problem = _vmap_lists(target)
+    found = [address - offset for address in nodes]
+    if problem is not None:
+        found = list(dict.fromkeys(found + _vmap_objects(target)))
+    areas = Vector(target, kind, found)
+    starts, ends, vms = areas.columns("va_start", "va_end", "vm")
+    order = sorted(range(len(areas)), key=lambda row: starts[row] if isinstance(starts[row], int) else 0)
+    known = [vms[row] if isinstance(vms[row], int) else 0 for row in order]
+    structs = Vector(target, target.type("struct vm_struct"), known)
+    details = zip(*structs.columns("flags", "nr_pages", "phys_addr", "caller", "pages"), strict=True)
+    for row, cells in zip(order, details, strict=True):
+        start, end, vm = starts[row], ends[row], vms[row]
+        bad = next((cell for cell in (start, end, vm) if isinstance(cell, KshellError)), None)
+        if bad is not None or not start < end:
+            problem = problem or bad or FormatError(f"a vmalloc area is damaged: from 0x{start:x} to 0x{end:x}")
+            continue
+        flags, pages, physical, caller, array = (cell if vm and isinstance(cell, int) else 0 for cell in cells)
+        yield VmallocArea(start, end, vm, flags, pages, physical, caller, array)
+    if problem is not None:
+        raise problem
+
+
+def _vmap_lists(target: Target) -> tuple[list[int], KshellError | None]:
+    """Return the list nodes of the areas in use, as far as the lists can be followed, and why one could not be."""
     if target.symbols.get("vmap_nodes") is not None:
         # 6.9+ (d093602919ad "mm: vmalloc: remove global vmap_area_root rb-tree"): several nodes with a list each
         array = _pointer(target, "vmap_nodes", 0)
@@ -132,23 +160,33 @@ def iter_vmalloc(target: Target) -> Iterator[VmallocArea]:
         if not 0 < count <= 1 << 16 or not node.size:
             raise FormatError(f"the vmalloc areas are damaged: {count} nodes")
         busy = member_offset(node, "busy.head")
-        for number in range(count):
-            nodes += chase(target.kernel, array + number * node.size + busy)
+        heads = [array + number * node.size + busy for number in range(count)]
     else:
-        nodes = chase(target.kernel, target.address_of("vmap_area_list"))
-    areas = Vector(target, kind, [address - offset for address in nodes])
-    starts, ends, vms = areas.columns("va_start", "va_end", "vm")
-    order = sorted(range(len(areas)), key=lambda row: starts[row] if isinstance(starts[row], int) else 0)
-    known = [vms[row] if isinstance(vms[row], int) else 0 for row in order]
-    structs = Vector(target, target.type("struct vm_struct"), known)
-    details = zip(*structs.columns("flags", "nr_pages", "phys_addr", "caller"), strict=True)
-    for row, cells in zip(order, details, strict=True):
-        start, end, vm = starts[row], ends[row], vms[row]
-        for cell in (start, end, vm):
-            if isinstance(cell, KshellError):
-                raise cell
-        flags, pages, physical, caller = (cell if vm and isinstance(cell, int) else 0 for cell in cells)
-        yield VmallocArea(start, end, vm, flags, pages, physical, caller)
+        heads = [target.address_of("vmap_area_list")]
+    nodes: list[int] = []
+    problem: KshellError | None = None
+    for head in heads:
+        try:
+            nodes += chase(target.kernel, head)
+        except KshellError as error:
+            nodes += visited_before(error)
+            problem = problem or error
+    return nodes, problem
+
+
+def _vmap_objects(target: Target) -> list[int]:
+    """Return the areas in use by the slab cache of struct vmap_area: those that their vm_struct confirms."""
+    from kshell.linux import slab, slub_objects
+
+    try:
+        cache = target.value("struct kmem_cache", slab.find_cache(target, "vmap_area").address)
+        objects = slub_objects.cache_objects(target, cache)
+    except KshellError:
+        return []
+    addresses = objects.address[objects.allocated].tolist()
+    starts, places = Vector(target, target.type("struct vmap_area"), addresses).columns("va_start", "vm->addr")
+    rows = zip(addresses, starts, places, strict=True)
+    return [address for address, start, place in rows if isinstance(place, int) and start == place]
 
 
 def find_vmalloc(target: Target, address: int) -> VmallocArea | None:

@@ -1,0 +1,141 @@
+"""What memory is used for: against the kernel's own counters in the same dump, the guest's /proc, and its processes."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+
+from kshell.errors import KshellError
+from kshell.linux import census, memory_map, memstat, page_owner, page_types, swap, zones
+from kshell.target.open import open_target
+from kshell.target.target import Target
+from tests.guest.fixtures import have
+from tests.guest.image import GuestImage
+from tests.guest.oracle import Oracle
+from tests.guest.spec import named_spec
+
+
+@pytest.fixture(scope="module", params=["6.1", "6.12", "5.10", "la57", "kdump"])
+def guest(request: pytest.FixtureRequest) -> Iterator[tuple[Target, Oracle]]:
+    image = have(named_spec(request.param))
+    with open_target(str(image.elf if image.elf.exists() else image.folder / "makedumpfile.zlib")) as target:
+        yield target, image.oracle
+
+
+def test_rows_add_up_and_are_what_the_kernel_counts(guest: tuple[Target, Oracle]) -> None:
+    target, oracle = guest
+    found = memstat.memory(target)
+    assert found.problems == []
+    assert found.total == found.told == oracle.meminfo()["MemTotal"] >> 12
+    counted = {share.name: (share.pages, share.counted) for share in found.shares if share.counted is not None}
+    assert len(counted) == 7
+    assert {name: pair for name, pair in counted.items() if pair[0] != pair[1]} == {}
+    share = {share.name: share.pages for share in found.shares}
+    slabs = share["slab, unreclaimable"] + share["large kmalloc"]
+    assert slabs == zones.node_counter(target, "NR_SLAB_UNRECLAIMABLE_B")
+    cached = share["page cache"] + share["block devices"] + share["shared memory and tmpfs"]
+    assert cached == zones.node_counter(target, "NR_FILE_PAGES")
+    assert share["zsmalloc and balloons"] == zones.zone_counter(target, "NR_ZSPAGES")
+    meminfo = oracle.meminfo()
+    # what writing the oracle does not change
+    for name, field in (("huge pages", "Hugetlb"), ("shared memory and tmpfs", "Shmem")):
+        assert share[name] == meminfo[field] >> 12
+    assert abs(share["kernel stacks"] - (meminfo["KernelStack"] >> 12)) <= 16
+    assert abs(share["page tables"] - (meminfo["PageTables"] >> 12)) <= 16
+    assert share["kernel, other"] < found.total / 20
+
+
+def test_zones_are_those_of_zoneinfo(guest: tuple[Target, Oracle]) -> None:
+    target, oracle = guest
+    found = list(zones.iter_zones(target))
+    text = oracle.text("proc/zoneinfo")
+    told = re.findall(r"zone +(\w+)\n(?:(?!Node).*\n)*? +min +(\d+)\n +low +(\d+)\n +high +(\d+)\n"
+                      r"(?: +promo.*\n)? +spanned +(\d+)\n +present +(\d+)\n +managed +(\d+)", text)
+    assert [(zone.name, *map(str, (*zone.watermark, zone.spanned, zone.present, zone.managed))) for zone in found] == [
+        one for one in told if one[5] != "0"]
+    assert sum(zone.free for zone in found) == zones.zone_counter(target, "NR_FREE_PAGES")
+
+
+def test_vmalloc_areas_are_those_of_vmallocinfo(guest: tuple[Target, Oracle]) -> None:
+    target, oracle = guest
+    ours: Counter[tuple[int, str, int]] = Counter()
+    for area in memory_map.iter_vmalloc(target):
+        found = target.symbolize(area.caller) if area.caller else None
+        ours[area.end - area.start, found[0].name if found else "", area.pages] += 1
+    theirs: Counter[tuple[int, str, int]] = Counter()
+    for line in oracle.text("proc/vmallocinfo").splitlines():
+        words = line.split()
+        pages = re.search(r"pages=(\d+)", line)
+        if words[2] == "unpurged":  # given back, and waiting for the TLBs
+            continue
+        caller = "" if words[2] == "vm_map_ram" else words[2].split("+")[0]
+        theirs[int(words[1]), caller, int(pages[1]) if pages else 0] += 1
+    assert sum(ours.values()) > 100
+    assert sum(((ours - theirs) + (theirs - ours)).values()) <= 12  # a stack or two of threads that came or went
+
+
+def test_swap_is_that_of_proc_swaps(guest: tuple[Target, Oracle]) -> None:
+    target, oracle = guest
+    lines = [line.split() for line in oracle.text("proc/swaps").splitlines()[1:]]
+    found = [[area.path, area.kind, str(area.size >> 10), str(area.used >> 10), str(area.priority)]
+             for area in swap.iter_swap(target)]
+    assert found == lines and (found or named_spec("kdump").swap is False)
+
+
+def test_pages_of_a_process_lead_back_to_it(guest_61: GuestImage) -> None:
+    victim = guest_61.oracle.victim()
+    pages = guest_61.oracle.pagemap(victim["pid"])
+    with open_target(str(guest_61.elf)) as target:
+        types, taken = page_types.PageTypes(target), census.census(target)
+        told = 0
+        for address, entry in pages.items():
+            frame = entry & (1 << 55) - 1
+            kind = int(taken.kind[frame]) if entry >> 63 else census.HOLE
+            if kind not in (census.ANONYMOUS, census.SHMEM):
+                continue
+            mapped = list(page_owner.mapped_by(target, page_owner.read_page(target, types, frame)))
+            assert (victim["pid"], address) in {(place.pid, place.address) for place in mapped}
+            told += 1
+        assert told > 200
+
+
+def test_pages_of_files_tell_path_and_offset(guest_61: GuestImage) -> None:
+    with open_target(str(guest_61.elf)) as target:
+        types, taken = page_types.PageTypes(target), census.census(target)
+        names = set()
+        for frame in taken.frames(census.SHMEM).tolist()[::3]:
+            page = page_owner.read_page(target, types, frame)
+            names.add(page_owner.file_of(target, page.mapping))
+            sentence = next(page_owner.owner(target, page, census.SHMEM))
+            assert f"offset 0x{page.pgoff << 12:x}" in sentence
+        assert {"/bin/busybox", "/parts/victim"} <= names
+        assert page_owner.free_block(target, types, int(taken.frames(census.FREE)[5])) is not None
+
+
+def test_damage_is_told_and_the_rest_counted(guest_61: GuestImage) -> None:
+    with open_target(str(guest_61.elf), mode="c") as target:
+        whole = memstat.memory(target)
+        head = next(head for zone in zones.iter_zones(target) for head, _ in zones.pcp_heads(target, zone)
+                    if target.kernel.u64(head) != head)
+        target.kernel.write(target.kernel.u64(head), b"\x41" * 8)  # of a list of free pages
+        area = target.address_of("vmap_area_list")
+        target.kernel.write(target.kernel.u64(target.kernel.u64(area)), b"\x41" * 8)
+        found = memstat.memory(target)
+        assert len(found.problems) == 2 and found.total == whole.total
+        shares = {share.name: share.pages for share in found.shares}
+        # the slab cache of the areas makes up for their list
+        assert shares["vmalloc"] == {share.name: share.pages for share in whole.shares}["vmalloc"]
+        with pytest.raises(KshellError):
+            list(memory_map.iter_vmalloc(target))
+
+
+def test_what_makedumpfile_left_out_costs_only_that() -> None:
+    image = have(named_spec("kdump-6.12"))
+    with open_target(str(image.folder / "makedumpfile.zlib")) as target:
+        found = memstat.memory(target)
+        assert found.total == found.told and found.problems
+        shares = {share.name: share for share in found.shares}
+        assert shares["free"].pages == shares["free"].counted and shares["vmalloc"].pages > 0
