@@ -7,13 +7,17 @@ from typing import Annotated
 
 from kshell.api import (
     ADDRESS,
+    COUNT,
     DECIMAL,
+    HEX,
     Abort,
     Column,
+    Decimal,
     Flag,
     Item,
     KshellError,
     NoUserSpaceError,
+    Option,
     Output,
     Row,
     Session,
@@ -62,10 +66,30 @@ def _command(session: Session, task: Task) -> str | KshellError:
         return error
 
 
+#: option -> the columns it adds
+EXTRAS = {
+    "times": (Column("CPU", 3, DECIMAL), Column("PRI", 4, DECIMAL), Column("POLICY", 8), Column("USER", 8, align=">"),
+              Column("SYSTEM", 8, align=">"), Column("STARTED", 9, align=">"), Column("LASTRAN", 9, align=">")),
+    "sizes": (Column("VSZ", 9, COUNT), Column("RSS", 9, COUNT), Column("SWAP", 8, COUNT)),
+    "namespaces": (Column("NSPID", 12, key="nspid"),),
+    "creds": (Column("UID", 6, DECIMAL, "<"), Column("EUID", 6, DECIMAL, "<"), Column("GID", 6, DECIMAL, "<"),
+              Column("EGID", 6, DECIMAL, "<"), Column("CAPS", 13, HEX)),
+}  # fmt: skip
+
+
 @dcmd("ps", columns=COLUMNS, yields=TASK, group="Processes")
 def ps(
     session: Session, address: int | None, threads: Annotated[bool, Flag("-T", "every thread, with its id")],
     lwps: Annotated[bool, Flag("-t", "as -T")], args: Annotated[bool, Flag("-f", "with the arguments")],
+    kernel: Annotated[bool, Flag("-k", "only kernel threads")],
+    user: Annotated[bool, Flag("-u", "only user processes")],
+    states: Annotated[str | None, Option("-s", "states", "only those in one of these states: -s D, -s RD")],
+    cpu: Annotated[Decimal | None, Option("-c", "cpu", "only those that are on this CPU, or were last")],
+    active: Annotated[bool, Flag("-A", "only those that run now, threads too: one a CPU at most")],
+    times: Annotated[bool, Flag("-l", "CPU, priority, policy, CPU time, when it started and last got a CPU")],
+    sizes: Annotated[bool, Flag("-m", "memory: virtual, resident and swapped KiB")],
+    namespaces: Annotated[bool, Flag("-n", "the process ids in each pid namespace, from the outermost")],
+    creds: Annotated[bool, Flag("-C", "user and group ids, effective capabilities")],
     which: Annotated[list[str], Word("pid|name", "only these; pids are decimal")],
 ) -> Iterator[Output]:
     """List processes.
@@ -74,25 +98,71 @@ def ps(
     S is the state as /proc shows it: R running, S sleeping, D uninterruptible, T stopped, t traced, X dead, Z zombie,
     P parked, I idle. FLAGS are PF_* bits, ADDR is the task_struct. Into a pipe it passes addresses of task_structs.
 
+    -l, -m, -n and -C add columns and may be put together. USER and SYSTEM are seconds, of all threads of a process;
+    STARTED and LASTRAN are how long ago: a task that is blocked has been so since about LASTRAN. Families are shown by
+    ::ptree.
+
     Examples:
       ::ps                          // all processes
       ::ps -f 1 sshd                // two of them, with their arguments
+      ::ps -T -s D -l               // blocked threads, and for how long
+      ::ps -u -m | ::print comm mm  // user processes only
       ::ps | ::print comm __state   // members of each
     """
-    if threads or lwps:
-        if args:
-            raise UsageError("-T and -f do not go together")
+    every = threads or lwps or active
+    extras = [name for name, wanted in zip(EXTRAS, (times, sizes, namespaces, creds), strict=True) if wanted]
+    if args and (every or extras):
+        raise UsageError("-f does not go with -T, -A, -l, -m, -n and -C")
+    if kernel and user:
+        raise UsageError("-k and -u leave nothing")
+    if states is not None and not set(states) <= set(tasks.LETTERS):
+        raise UsageError(f"-s {states}: the states are {' '.join(tasks.LETTERS)}")
+    if extras:
+        ids = (Column("S", 1, key="state"), *([Column("TID", 6, DECIMAL, "<")] if every else []), *_IDS[:2])
+        added = (column for name in extras for column in EXTRAS[name])
+        yield Table((*ids, *added, Column("ADDR", kind=ADDRESS), Column("NAME", key="comm")))
+    elif every:
         yield Table(THREAD_COLUMNS)
     elif args:
         yield Table(ARGS_COLUMNS)
     chosen = _chosen(session, address, which)
-    if threads or lwps:
-        given = None if chosen is None else list(chosen)
-        for task in processes.iter_threads(session.target, given):
-            yield row(session, task, threads=True)
+    if every:
+        found = processes.iter_threads(session.target, None if chosen is None else list(chosen))
+    else:
+        found = processes.iter_processes(session.target) if chosen is None else iter(chosen)
+    if kernel or user:
+        found = (task for task in found if task.is_kernel_thread == kernel)
+    if states is not None:
+        found = (task for task in found if task.state in states)
+    if extras or cpu is not None or active:
+        yield from _detailed(session, found, extras, cpu, active, every)
         return
-    for task in processes.iter_processes(session.target) if chosen is None else chosen:
-        yield row(session, task, args=args)
+    for task in found:
+        yield row(session, task, every, args)
+
+
+def _detailed(
+    session: Session, found: Iterator[Task], extras: list[str], cpu: int | None, active: bool, threads: bool,
+) -> Iterator[Output]:
+    """Yield the rows of tasks of which more is asked than a Task holds: it is read for all of them at once."""
+    from kshell.linux import task_rows
+
+    if processes.from_proc(session.target):
+        raise KshellError("-l, -m, -n, -C, -c and -A need kernel memory", hint="it cannot be read here")
+    every = list(found)
+    if cpu is not None or active:
+        places = task_rows.places(session.target, every)
+        every = [task for task, (number, running) in zip(every, places, strict=True)
+                 if (cpu is None or number == cpu) and (running or not active)]
+    if not extras:
+        for task in every:
+            yield row(session, task, threads)
+        return
+    blocks = [task_rows.MAKERS[name](session.target, every, threads) for name in extras]
+    for number, task in enumerate(every):
+        ids = (task.state, *([task.pid] if threads else []), task.tgid, task.ppid)
+        added = (cell for block in blocks for cell in block[number])
+        yield Row(task.address, (*ids, *added, task.address, task.comm), TASK)
 
 
 def _chosen(session: Session, address: int | None, which: list[str]) -> list[Task] | None:
@@ -229,7 +299,7 @@ def pid2proc(
         yield Item(task.address, TASK)
 
 
-def _one(session: Session, address: int | None, word: str | None) -> Task:
+def one_task(session: Session, address: int | None, word: str | None) -> Task:
     """Return the process that an address, a pid or name, or the process context names."""
     if address is not None:
         return processes.by_address(session.target, address)
@@ -252,7 +322,7 @@ def args(
       ::args 1
       ::pgrep -x sshd | ::args
     """
-    task = _one(session, address, which)
+    task = one_task(session, address, which)
     yield from _strings(session, task, processes.cmdline(session.target, task))
 
 
@@ -268,7 +338,7 @@ def env(
       ::env 1
       ::getu victim; ::env
     """
-    task = _one(session, address, which)
+    task = one_task(session, address, which)
     yield from _strings(session, task, processes.environ(session.target, task))
 
 

@@ -1,0 +1,108 @@
+"""CPUs and what waits for them: ``::runq``, ``::cpuinfo``, ``::uptime``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated
+
+from kshell.api import (
+    ADDRESS,
+    COUNT,
+    DECIMAL,
+    Column,
+    Decimal,
+    KshellError,
+    Option,
+    Output,
+    Record,
+    Row,
+    Session,
+    Warn,
+    dcmd,
+)
+from kshell.linux import clock, cpu_facts, sched, task_details, task_rows, tasks
+from kshell.linux.printk import wall_time
+
+TASK = "struct task_struct"
+
+
+@dcmd("runq", columns=(
+    Column("CPU", 3, DECIMAL), Column("CLASS", 7, key="class"), Column("PRI", 4, DECIMAL), Column("POLICY", 8),
+    Column("PID", 6, DECIMAL, "<"), Column("LASTRAN", 9, align=">"), Column("ADDR", kind=ADDRESS),
+    Column("NAME", key="comm")), yields=TASK, group="Processes")  # fmt: skip
+def runq(
+    session: Session, cpu: Annotated[Decimal | None, Option("-c", "cpu", "only of this CPU, in decimal")],
+) -> Iterator[Output]:
+    """List the run queue of each CPU: the task that runs, then those that wait for it, by class.
+
+    CLASS is current for the task on the CPU, then stop, dl (deadline), rt (real time), cfs (fair), in the order
+    in which they are asked for the next one. PRI is the kernel's priority: 0-99 real time, 100-139 by nice value.
+    LASTRAN is how long ago a task last got a CPU. A queue that cannot be followed says so, and the others are
+    shown.
+
+    Examples:
+      ::runq
+      ::runq -c 0 | ::print comm se.vruntime
+    """
+    target = session.target
+    now = task_rows.moment(task_details.now, target)
+    for queue in sched.run_queues(target):
+        if cpu is not None and queue.cpu != cpu:
+            continue
+        listed = [("current", queue.current), *((one.queue, one.address) for one in queue.queued
+                                                if one.address != queue.current)]
+        addresses = [address for _name, address in listed]
+        found = {task.address: task for task in tasks.read_tasks(target, addresses)}
+        placed, times = task_details.placed(target, addresses), task_details.times(target, addresses)
+        for (name, address), place, time in zip(listed, placed, times, strict=True):
+            task = found[address]
+            ran = task_rows.since(time.last_ran, now) if time.last_ran else None
+            yield Row(address, (queue.cpu, name, place.prio, place.policy, task.pid, ran, address, task.comm))
+        for problem in queue.damage:
+            yield Warn(problem)
+
+
+@dcmd("cpuinfo", columns=(
+    Column("CPU", 3, DECIMAL), Column("RUNQ", kind=ADDRESS), Column("NRUN", 4, DECIMAL), Column("SWITCHES", 10, COUNT),
+    Column("PID", 6, DECIMAL, "<"), Column("THREAD", kind=ADDRESS), Column("NAME", 16, key="comm"),
+    Column("MODEL")), yields="struct rq", group="Kernel")  # fmt: skip
+def cpuinfo(session: Session) -> Iterator[Output]:
+    """List the CPUs that are online: what each runs, how much waits for it, and its model.
+
+    NRUN are its runnable tasks, the current one included; SWITCHES counts context switches. Into a pipe it passes
+    addresses of the run queues (struct rq).
+
+    Examples:
+      ::cpuinfo
+      ::cpuinfo | ::print struct rq nr_running clock
+    """
+    target = session.target
+    for queue in sched.run_queues(target):
+        task = next(tasks.read_tasks(target, [queue.current]))
+        try:
+            model: str | KshellError = cpu_facts.model(target, queue.cpu)
+        except KshellError as error:
+            model = error
+        yield Row(queue.address, (
+            queue.cpu, queue.address, queue.running, queue.switches, task.pid, task.address, task.comm, model))
+
+
+@dcmd("uptime", group="Kernel")
+def uptime(session: Session) -> Iterator[Output]:
+    """Show how long the system has been up, its load averages, and how many tasks there are.
+
+    Examples:
+      ::uptime
+    """
+    target = session.target
+    time = clock.read_clock(target)
+    loads = sched.load_averages(target)
+    every = list(tasks.iter_threads(target))
+    states = {letter: sum(1 for task in every if task.state == letter) for letter in tasks.LETTERS}
+    shown = ", ".join(f"{count} {letter}" for letter, count in states.items() if count)
+    text = (f"{wall_time(time.wall)[:19]} UTC up {task_rows.duration(time.uptime)}, {len(every)} tasks ({shown}), "
+            f"load average: {', '.join(f'{int(load * 100) / 100:.2f}' for load in loads)}")
+    yield Record([text], lambda: {
+        "wall": f"{wall_time(time.wall)}Z".replace(" ", "T"), "up_seconds": time.uptime / clock.NS,
+        "load": [round(load, 4) for load in loads], "tasks": len(every),
+        "states": {letter: count for letter, count in states.items() if count}})
