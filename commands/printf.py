@@ -33,11 +33,11 @@ def printf(
 ) -> Iterator[Output]:
     r"""Print members of an object in a format.
 
-    Each conversion takes a member: %d %u %x %X %o %q (signed octal) %r (current radix) %R (binary) %H (bytes with a
-    unit) for numbers, %p %a (symbol) %A (symbol or nothing) for addresses, %s for strings, character arrays and names
-    of enum values, %I and %N for IP addresses, %Y for dates (UTC), %% for itself. - pads on the right, 0 with zeros; a
-    width, or ? for that of a pointer. No newline is added: write \n in double quotes. In a pipe that knows its type the
-    type may be left out.
+    Each conversion takes a member: %d %u %x %X %o %q (signed octal) %r (current radix) %R (the same, signed) %H (bytes
+    with a unit) for numbers, %p %a (symbol) %A (symbol or nothing) for addresses, %s for strings, character arrays and
+    names of enum values, %I and %N for IP addresses, %Y for dates (UTC), %% for itself. - pads on the right, 0 with
+    zeros; a width, or ? for that of a pointer. No newline is added: write \n in double quotes. In a pipe that knows its
+    type the type may be left out.
 
     Examples:
       ::walk proc | ::printf "%-6d %s\n" task_struct pid comm

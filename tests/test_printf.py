@@ -25,7 +25,7 @@ def shown(format: str, *members: str | int, type: CType = TASK, address: int = A
 
 @pytest.mark.parametrize(("format", "member", "text"), [
     ("%d", "pid", "-2"), ("%u", "pid", "4294967294"), ("%x", "pid", "fffffffe"), ("%X", "pid", "FFFFFFFE"),
-    ("%o", "pid", "37777777776"), ("%q", "pid", "-2"), ("%r", "pid", "fffffffe"), ("%R", "level", "111"),
+    ("%o", "pid", "37777777776"), ("%q", "pid", "-2"), ("%r", "pid", "fffffffe"), ("%R", "level", "-1"),
     ("%d", "level", "-1"), ("%u", "level", "7"), ("%x", "wide", "5a5"), ("%d", "in_execve", "1"),
     ("%s", "comm", "kworker/0:1"), ("%s", "name", "hello"), ("%s", "kind", "PIDTYPE_PGID"), ("%d", "kind", "2"),
     ("%a", "parent", "init_task"), ("%A", "parent", "init_task"), ("%p", "mm", "ffff888003a6c000"),
@@ -67,7 +67,7 @@ def test_human_numbers_have_five_characters(number: int, text: str) -> None:
     ("%s", ("pid",), "expected string or enum type"), ("%s", ("tasks",), "expected string or enum type"),
     ("%s", (".",), "%s does not fit an address"), ("%I", ("mm",), "expected 32-bit type"),
     ("%N", ("pid",), "expected in6"),
-    ("%d", ("nosuch",), "no member"),
+    ("%d", ("nosuch",), "such member"),
 ])
 def test_what_does_not_fit_is_refused(format: str, members: tuple[str, ...], message: str) -> None:
     with pytest.raises(KshellError, match=message):

@@ -154,8 +154,7 @@ class Printf:
         if letter in SIGNED:
             if value.bit_size is None:
                 number = unsigned - (1 << bits if unsigned >> bits - 1 else 0)
-            # R is mdb's binary: of the bits as they are
-            return f"{unsigned:b}" if letter == "R" else to_radix(number, 8 if letter == "q" else 10)
+            return to_radix(number, {"q": 8, "R": self._radix}.get(letter, 10))
         if letter == "Y":
             signed = unsigned - (1 << bits if bits and unsigned >> bits - 1 else 0)
             return date(signed) or to_radix(unsigned, self._radix)

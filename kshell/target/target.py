@@ -148,9 +148,10 @@ class Target:
     def symbolize(self, address: int) -> tuple[Symbol, int] | None:
         """Return the symbol that covers the virtual *address* and the offset in it, or None.
 
-        Per-CPU symbols, whose addresses are small offsets before 6.15, cover no address.
+        Per-CPU symbols, whose addresses are small offsets before 6.15, cover no address; user addresses have the names
+        that the user gave them (``::nmadd``).
         """
-        return self.symbols.at(address) if address >= self.arch.kernel_half else None
+        return self.symbols.at(address, private=address < self.arch.kernel_half)
 
     def address_of(self, name: str) -> int:
         """Return the address of the kernel symbol *name*; VMCOREINFO is asked first, for it needs no table.

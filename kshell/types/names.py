@@ -108,8 +108,14 @@ class SymbolIndex:
         """Return every symbol of this name: statics of several files share names."""
         return [symbol for source in self._all() for symbol in source.find(name)]
 
-    def at(self, address: int) -> tuple[Symbol, int] | None:
-        """Return the symbol that covers *address* and the offset in it, or None."""
+    def at(self, address: int, *, private: bool = False) -> tuple[Symbol, int] | None:
+        """Return the symbol that covers *address* and the offset in it, or None.
+
+        :param private: look at those only that the user added
+        """
+        if private:
+            own = None if self._private is None else self._private.at(address)
+            return None if own is None else (own, address - own.address)
         if self._more is None and address < self._lowest():
             return None
         if self.distance:

@@ -26,15 +26,19 @@ class PrivateSymbols:
         return () if found is None else (found,)
 
     def at(self, address: int) -> Symbol | None:
-        """Return the symbol that covers *address*, the closest one when several do."""
+        """Return the symbol that covers *address*, the closest one when several do.
+
+        Of several at one address: one with a size, of a known type, that is not weak, the first by name.
+        """
         covering = [symbol for symbol in self._symbols.values()
                     if symbol.address <= address < symbol.address + max(symbol.size, 1)]
-        return max(covering, key=lambda symbol: symbol.address, default=None)
+        covering.sort(key=lambda symbol: symbol.name)
+        return max(covering, key=_preference, default=None)
 
     def below(self, address: int) -> Symbol | None:
         """Return the closest symbol not above *address*, whatever its size."""
-        symbols = [symbol for symbol in self._symbols.values() if symbol.address <= address]
-        return max(symbols, key=lambda symbol: symbol.address, default=None)
+        symbols = sorted(symbol for symbol in self._symbols.values() if symbol.address <= address)
+        return max(symbols, key=_preference, default=None)
 
     def lowest(self) -> int:
         """Return an address below which no symbol lies."""
@@ -48,3 +52,7 @@ class PrivateSymbols:
 
     def __len__(self) -> int:
         return len(self._symbols)
+
+
+def _preference(symbol: Symbol) -> tuple[int, bool, bool, bool]:
+    return symbol.address, symbol.size > 0, symbol.type != "?", symbol.type not in "WwVv"

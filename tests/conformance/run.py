@@ -3,7 +3,8 @@
 A module is a table of (id, line, output) where it can be: the id begins with the section of the rule it holds, such as
 ``2.3-underscores``; :func:`cases` makes pytest parameters of them and :func:`check` compares. The memory is that of
 ``tests.fake_target``: bytes 0 1 2 ... ff, 4096 of them, at KERNEL (virtual) and at 0 (physical), with the symbols
-``init_task`` (+0x100), ``jiffies`` (+0x200) and ``mod`helper`` (+0x300).
+``init_task`` (+0x100), ``jiffies`` (+0x200) and ``mod`helper`` (+0x300). A *typed* machine has the same as a real
+:class:`~kshell.target.target.Target`, in which ``::typedef`` declares types.
 """
 
 from __future__ import annotations
@@ -15,12 +16,16 @@ from typing import Any, Literal, NamedTuple
 
 import pytest
 
+from kshell.arch.x86_64 import X86_64
 from kshell.builtin import make_registry
 from kshell.console import Console
 from kshell.pipeline import Status
 from kshell.session import Session
 from kshell.shell.scripted import run_file, run_text
-from tests.fake_target import DATA, KERNEL, fake_target
+from kshell.target.target import Target
+from kshell.types.names import SymbolIndex
+from kshell.types.procsyms import SymbolList
+from tests.fake_target import DATA, KERNEL, Bytes, fake_target
 
 __all__ = ["DATA", "KERNEL", "Case", "Machine", "Said", "cases", "check", "together"]
 
@@ -61,14 +66,16 @@ class Machine:
     """A session with the dcmds that come with kshell.
 
     :param target: the memory described above; False is ``kshell -n``
+    :param typed: the same memory, or these bytes, as a real target
     :param modules: modules made by ``tests.shell_session.make_module``, with dcmds and walkers of the test's own
     """
 
     def __init__(
         self, *modules: Any, target: bool = True, writable: bool = False, json: bool = False, quiet: bool = False,
+        typed: bool | bytes = False,
     ) -> None:
-        self.session = Session(
-            fake_target(writable) if target else None, make_registry(lambda _problem: None, plugins=False))
+        made = real_target(typed if isinstance(typed, bytes) else DATA, writable) if typed else fake_target(writable)
+        self.session = Session(made if target else None, make_registry(lambda _problem: None, plugins=False))
         for module in modules:
             self.session.registry.add_module(module)
         self._out, self._err = io.StringIO(), io.StringIO()
@@ -88,6 +95,20 @@ class Machine:
         return said
 
 
+def real_target(data: bytes, writable: bool = False) -> Target:
+    """Return a Target with *data* as its memory, the symbols of the fake one, and no types but those declared."""
+    target = Target("fake", "fake memory", X86_64(), mode="r+" if writable else "r")
+    target.kernel = Bytes("kernel", KERNEL, data, writable)
+    target.physical = Bytes("physical", 0, data, writable)
+    kernel = SymbolList([(KERNEL + 0x100, "D", "init_task", None), (KERNEL + 0x140, "d", "behind_it", None),
+                         (KERNEL + 0x200, "D", "jiffies", None), (KERNEL + 0x208, "d", "beyond", None),
+                         (KERNEL + 0x280, "T", "main", None), (KERNEL + 0x2a0, "T", "_end", None)])
+    module = SymbolList([(KERNEL + 0x300, "t", "helper", "mod"), (KERNEL + 0x310, "t", "jiffies", "mod"),
+                         (KERNEL + 0x320, "t", "cleanup", "mod")])
+    target.make_symbols = lambda _target: SymbolIndex([kernel, module])
+    return target
+
+
 class Case(NamedTuple):
     """A row of a table: *line* prints *out* and nothing else, or fails with *error* behind having printed *out*.
 
@@ -101,6 +122,8 @@ class Case(NamedTuple):
     error: str | None = None
     how: How = "terminal"
     target: bool = True
+    typed: bool = False
+    writable: bool = False
 
 
 def cases(*rows: Case | tuple[str, ...]) -> pytest.MarkDecorator:
@@ -114,7 +137,8 @@ def cases(*rows: Case | tuple[str, ...]) -> pytest.MarkDecorator:
 
 def check(case: Case, machine: Machine | None = None) -> None:
     """Run *case* in a fresh session, or in *machine*, and compare."""
-    said = (machine or Machine(target=case.target)).run(case.line, case.how)
+    made = machine or Machine(target=case.target, typed=case.typed, writable=case.writable)
+    said = made.run(case.line, case.how)
     found = said.out if not case.out or "\n" in case.out else said.words
     assert found == case.out, said.err
     assert said.errors == ([] if case.error is None else [case.error])
