@@ -121,7 +121,7 @@ DCMDS: dict[str, tuple[str, str, str, bool]] = {
     "vtop": ("translation", "Translate a virtual address to a physical one", "required", False),
     "walk": ("language", "Walk a data structure with a walker, printing the address of each element", "optional", False),
     "walkers": ("help", "List the walkers with what they walk", "refused", False),
-    "whatis": ("symbols", "Say what an address is: a symbol, a task or its stack, a mapping, a module, a page of memory", "optional", False),
+    "whatis": ("symbols", "Say what an address is: a symbol, a task or its stack, an object of a slab, a page and who has it, a mapping", "optional", False),
     "whence": ("help", "Say which module a dcmd or walker comes from", "refused", True),
     "where": ("select", "Pass on the objects of a pipe for which a condition over their members holds", "refused", False),
     "which": ("help", "Say which module a dcmd or walker comes from", "refused", False),

@@ -27,17 +27,20 @@ from kshell.linux import whatis as answers
 def whatis(
     session: Session, address: int | None, call: Call, values: Values | None,
     every: Annotated[bool, Flag("-a", "all answers, not only the most specific one")],
+    verbose: Annotated[bool, Flag("-v", "the member of the structure, where its type is known")],
     which: Annotated[list[Address], Word("addr", "an address or expression")],
 ) -> Iterator[Output]:
-    """Say what an address is: a symbol, a task or its stack, a mapping, a module, a page of memory.
+    """Say what an address is: a symbol, a task or its stack, an object of a slab, a page and who has it, a mapping.
 
-    Kernel addresses are looked for in the symbols, tasks and their stacks, per-CPU areas, modules, vmalloc areas and
-    the memory map; user addresses in the mappings of the process context.
+    Kernel addresses are looked for in the symbols, tasks, the stacks of tasks and CPUs, the objects of slab caches,
+    per-CPU memory, modules, vmalloc areas, the pages of the direct map and the memory map; user addresses in the
+    mappings of the process context and the pages behind them.
 
     Examples:
       schedule+10::whatis
       ::ps | ::whatis -a
       ::whatis jiffies init_task+8
+      ::walk dentry | ::head -1 | ::whatis -av
     """
     if call.pipe_out:
         raise Abort("cannot be output into a pipe")
@@ -54,7 +57,9 @@ def whatis(
         some = False
         broken: list[str] = []
         mm, comm = (context.mm, f"process {context.pid} ({context.comm})") if context is not None else (0, "")
-        found = answers.whatis(session.target, number, mm, comm) if mm or number >= half else _mapping(session, number)
+        found = (
+            answers.whatis(session.target, number, mm, comm, verbose=verbose) if mm or number >= half
+            else _mapping(session, number))
         for answer in found:
             if answer.kind == "error":
                 broken.append(answer.text)

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
-from weakref import WeakKeyDictionary
 
 from kshell.errors import KshellError
 from kshell.linux import memory_map
+from kshell.linux.kept import kept
 from kshell.linux.lists import chase, member_offset, visited_before
 from kshell.linux.page_types import ANON, KSM, MOVABLE, PageTypes, slab_of
 from kshell.linux.pages import PageArray, iter_runs
-from kshell.linux.task_stacks import every_task, stack_bases
-from kshell.linux.tasks import task_type
+from kshell.linux.table_pages import process_tables
+from kshell.linux.task_stacks import stack_bases
+from kshell.linux.vmalloc_pages import array_pages, mapped_pages
 from kshell.linux.zones import iter_zones, pcp_heads
-from kshell.target.space import AddressSpace
 from kshell.value import Vector
 
 if TYPE_CHECKING:
@@ -41,9 +41,6 @@ NAMES = ("no memory", "not known", "reserved", "free", "free, on a CPU's list", 
          "shared memory", "huge page", "slab", "page table", "kernel stack", "vmalloc", "per-CPU",
          "zsmalloc or balloon", "offline", "upper page table", "kernel, compound", "kernel", "kernel")
 MAX_ORDER = 20
-VM_ALLOC = 2
-#: pages of areas that are translated one by one
-MAX_MAPPED = 1 << 22
 
 
 class Census(NamedTuple):
@@ -72,19 +69,12 @@ class Census(NamedTuple):
         return frames * np.uint64(array.size) + np.uint64(array.start)
 
 
-_KEPT: WeakKeyDictionary[Any, tuple[int, Census]] = WeakKeyDictionary()
-
-
 def census(target: Target) -> Census:
     """Return the census of all pages; it is taken once for each state of the memory.
 
     :raises KshellError: the page array cannot be found or read
     """
-    epoch = target.physical.epoch.count
-    kept = _KEPT.get(target)
-    if kept is None or kept[0] != epoch or target.live:
-        kept = _KEPT[target] = epoch, _Taker(target).take()
-    return kept[1]
+    return kept(target, "census", lambda target: _Taker(target).take())
 
 
 class _Taker:
@@ -256,52 +246,21 @@ class _Taker:
         except KshellError as error:
             self.problems.append(f"vmalloc areas: {error}")
         stacks = set(stack_bases(target))
-        held = [area for area in areas if area.array and 0 < area.pages <= area.end - area.start >> 12]
-        counts = np.array([area.pages for area in held], np.int64)
-        ends = np.concatenate((np.zeros(1, np.int64), np.cumsum(counts)))
-        number = np.arange(int(ends[-1]), dtype=np.int64) - np.repeat(ends[:-1], counts)
-        slots = np.repeat(np.array([area.array for area in held], np.uint64), counts) + (number * 8).astype(np.uint64)
-        gathered = target.kernel.gather(slots, 8)
-        if not gathered.ok.all():
-            self.problems.append(f"{int((~gathered.ok).sum())} pages of vmalloc areas are not told")
-        frames = np.where(gathered.ok, self._frames_of(gathered.data.reshape(-1).view("<u8")), -1)
-        stack = np.repeat(np.array([area.start in stacks for area in held], np.bool_), counts)
-        self._mark(frames[stack], STACK)
-        self._mark(frames[~stack], VMALLOC)
-        # per-CPU chunks have no array: what the page tables say is there
-        spans = [area for area in areas if not area.array and area.flags & VM_ALLOC and not area.physical]
-        pages = np.concatenate([np.arange(area.start, area.end, 4096, dtype=np.uint64) for area in spans]) if spans \
-            else np.zeros(0, np.uint64)
-        paddrs, mapped = target.kernel.translate_all(pages[:MAX_MAPPED])  # type: ignore[attr-defined]
-        self._mark(paddrs[mapped] >> np.uint64(12), PERCPU)
-
+        found = array_pages(target, self.array, areas)
+        if found.lost:
+            self.problems.append(f"{found.lost} pages of vmalloc areas are not told")
+        stack = np.array([area.start in stacks for area in areas], np.bool_)[found.area] if areas else found.area > 0
+        self._mark(found.frame[stack], STACK)
+        self._mark(found.frame[~stack], VMALLOC)
+        self._mark(mapped_pages(target, areas).frame, PERCPU)  # chunks of per-CPU memory
 
     def _tables(self) -> None:
         """Mark the upper levels of processes' page tables, which have no page type."""
-        import numpy as np
-
-        space = self.target.kernel
-        every = every_task(self.target)
-        tops = {pgd for pgd in Vector(self.target, task_type(self.target), every).column("mm->pgd")
-                if isinstance(pgd, int)}
-        assert isinstance(space, AddressSpace)
-        paddrs, mapped = space.translate_all(np.array(sorted(tops), np.uint64))
-        frames = paddrs[mapped] >> np.uint64(12)
-        half = 256
-        for level in range(space.format.levels, 2, -1):
-            self._mark(frames, UPPER)
-            if level == space.format.levels:  # with PTI, the page behind is the user's (PGD_ALLOCATION_ORDER)
-                behind = frames[frames + np.uint64(1) < np.uint64(len(self.kind))].astype(np.int64) + 1
+        for tables in process_tables(self.target, 3):
+            self._mark(tables.frame, UPPER)
+            if tables.top:  # with PTI, the page behind is the user's (PGD_ALLOCATION_ORDER)
+                behind = tables.frame[tables.frame + 1 < len(self.kind)] + 1
                 self._mark(behind[self.kind[behind] == MORE], UPPER)
-            below = []
-            for first in range(0, len(frames), 1024):
-                gathered = self.target.physical.gather(frames[first : first + 1024] << np.uint64(12), 4096)
-                entries = gathered.data[gathered.ok].reshape(-1).view("<u8").reshape(-1, 512)[:, :half].reshape(-1)
-                table = (entries & np.uint64(0x81) == np.uint64(1))  # present, and not a large page
-                below.append((entries[table] & np.uint64(0x000F_FFFF_FFFF_F000)) >> np.uint64(12))
-            frames = np.unique(np.concatenate(below)) if below else frames[:0]
-            half = 512
-            frames = frames[frames < np.uint64(len(self.kind))]
 
 
 def _huge_lists(target: Target) -> Iterator[tuple[int, int]]:

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from kshell.errors import Fault, FormatError, KshellError
 from kshell.linux import census
+from kshell.linux.kept import kept
 from kshell.linux.lists import member_offset
 from kshell.linux.page_types import ANON, KSM, PageTypes
 from kshell.linux.paths import Paths
 from kshell.linux.rbtree import rbtree_for_each
-from kshell.linux.tasks import process_addresses, task_type
+from kshell.linux.task_stacks import every_task
+from kshell.linux.tasks import task_type
 from kshell.value import Vector
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 #: mappings of a page that are looked at, and those that are told
 MAX_LOOKED, MAX_TOLD = 4096, 8
+S_IFMT, S_IFBLK = 0o170000, 0o060000
 
 
 class Page(NamedTuple):
@@ -131,7 +134,7 @@ def mapped_by(target: Target, page: Page) -> Iterator[Mapped]:
         address = start + (page.pgoff - first << 12)
         if address >= end or not _maps(target, mm, address, page.frame):
             continue
-        tasks = _tasks(target) if tasks is None else tasks
+        tasks = processes_by_mm(target) if tasks is None else tasks
         pid, comm = tasks.get(mm, (0, ""))
         yield Mapped(mm, pid, comm, address, vma)
 
@@ -147,14 +150,18 @@ def _maps(target: Target, mm: int, address: int, frame: int) -> bool:
         return False
 
 
-def _tasks(target: Target) -> dict[int, tuple[int, str]]:
+def processes_by_mm(target: Target) -> dict[int, tuple[int, str]]:
     """Return pid and name of the process that has each mm_struct; the first one where several share it."""
-    leaders = process_addresses(target)
-    columns = Vector(target, task_type(target), leaders).columns("mm", "tgid", "comm")
+    return kept(target, "processes by mm", _processes)
+
+
+def _processes(target: Target) -> dict[int, tuple[int, str]]:
+    columns = Vector(target, task_type(target), every_task(target)).columns("mm", "pid", "tgid", "comm")
     found: dict[int, tuple[int, str]] = {}
-    for mm, pid, comm in zip(*columns, strict=True):
-        if isinstance(mm, int) and mm and isinstance(pid, int) and isinstance(comm, str):
-            found.setdefault(mm, (pid, comm))
+    for mm, pid, tgid, comm in zip(*columns, strict=True):
+        if isinstance(mm, int) and mm and isinstance(tgid, int) and isinstance(comm, str) and (
+                mm not in found or (pid == tgid and found[mm][0] != tgid)):
+            found[mm] = tgid, comm
     return found
 
 
@@ -167,6 +174,9 @@ def file_of(target: Target, mapping: int) -> str:
     number, block = inode.integer("i_ino"), inode["i_sb"].deref()
     what = f"inode {number} of {block['s_type'].deref()['name'].string()}"
     node = inode.integer("i_dentry.first")
+    device = inode.integer("i_rdev")
+    if device and inode.integer("i_mode") & S_IFMT == S_IFBLK:
+        return f"device {device >> 20}:{device & 0xFFFFF}"  # MAJOR() and MINOR(), include/linux/kdev_t.h
     if not node:
         return what
     dentry = node - member_offset(target.type("struct dentry"), "d_u.d_alias")

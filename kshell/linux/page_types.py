@@ -39,7 +39,6 @@ class PageTypes:
 
     def __init__(self, target: Target) -> None:
         """:raises KshellError: the types do not tell"""
-        self.target = target
         self.array: PageArray = page_array(target)
         kind = target.type("struct page")
         names = ("flags", "mapping", "index", "private", "_mapcount", "_refcount", "compound_head", "lru")

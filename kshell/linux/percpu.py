@@ -49,6 +49,17 @@ def section(target: Target) -> tuple[int, int]:
     return target.symbol("__per_cpu_start").address, target.symbol("__per_cpu_end").address
 
 
+def variable(target: Target, pointer: int) -> Symbol | None:
+    """Return the symbol of the kernel's own per-CPU variable that holds *pointer* (an address in the section)."""
+    start, end = section(target)
+    for source in target.symbols.sources:
+        below = getattr(source, "below", None)
+        found: Symbol | None = below(pointer, 0) if below is not None else None
+        if found is not None and start <= found.address <= pointer < end:
+            return found
+    return None
+
+
 def areas(target: Target) -> Iterator[Area]:
     """Yield the area of each possible CPU that holds the kernel's own (static) per-CPU variables."""
     start, end = section(target)

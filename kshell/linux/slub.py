@@ -8,9 +8,9 @@ and their cache. The objects in them are in :mod:`kshell.linux.slub_objects`.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
-from weakref import WeakKeyDictionary
 
 from kshell.errors import FormatError, KshellError
+from kshell.linux.kept import kept
 from kshell.linux.lists import member_offset
 from kshell.linux.pages import PAGE_SHIFT, flag_bit, iter_runs, page_array, page_type
 
@@ -53,19 +53,12 @@ class Slabs(NamedTuple):
                      self.inuse[mask], self.frozen[mask], self.lost)
 
 
-_KEPT: WeakKeyDictionary[Any, tuple[int, Slabs]] = WeakKeyDictionary()
-
-
 def all_slabs(target: Target) -> Slabs:
     """Return all slabs; the page array is read once for each state of the memory.
 
     :raises KshellError: the kernel has no SLUB, or its types do not tell
     """
-    epoch = target.physical.epoch.count
-    kept = _KEPT.get(target)
-    if kept is None or kept[0] != epoch or target.live:
-        kept = _KEPT[target] = epoch, _scan(target)
-    return kept[1]
+    return kept(target, "slabs", _scan)
 
 
 def slab_type(target: Target) -> CType:

@@ -7,8 +7,8 @@ step for all slabs of all caches at once, and by sheaves (6.18+). The rest is al
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
-from weakref import WeakKeyDictionary
 
+from kshell.linux.kept import kept
 from kshell.linux.slub import Slabs, all_slabs
 from kshell.linux.slub_layout import (
     OO_MASK,
@@ -250,19 +250,12 @@ class Heap:
                 return
 
 
-_KEPT: WeakKeyDictionary[Any, tuple[int, Heap]] = WeakKeyDictionary()
-
-
 def heap(target: Target) -> Heap:
     """Return the objects of all slabs; they are found once for each state of the memory.
 
     :raises KshellError: the kernel has no SLUB, or its types do not tell
     """
-    epoch = target.physical.epoch.count
-    kept = _KEPT.get(target)
-    if kept is None or kept[0] != epoch or target.live:
-        kept = _KEPT[target] = epoch, Heap(target, all_slabs(target))
-    return kept[1]
+    return kept(target, "heap", lambda target: Heap(target, all_slabs(target)))
 
 
 def cache_objects(target: Target, cache: Value) -> Objects:

@@ -16,23 +16,6 @@ from kshell.value import Vector
 if TYPE_CHECKING:
     from kshell.target.target import Target
 
-#: x86-64 without KASAN; asked of the types and symbols first
-THREAD_SIZE = 16384
-
-
-def thread_size(target: Target) -> int:
-    """Return the bytes of a kernel stack: THREAD_SIZE."""
-    union = target.types.get("union thread_union")
-    if union is not None and union.size:
-        return union.size
-    # 6.10+ has __start_init_stack, 4.16 to 6.9 __start_init_task
-    for low, high in (("__start_init_stack", "__end_init_stack"), ("__start_init_task", "__end_init_task")):
-        start, end = target.symbols.get(low), target.symbols.get(high)
-        if start is not None and end is not None and end.address > start.address:
-            return end.address - start.address
-    return THREAD_SIZE
-
-
 def every_task(target: Target) -> list[int]:
     """Return the ``task_struct`` of every thread and of every idle task, ``init_task`` first.
 

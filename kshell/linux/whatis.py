@@ -9,23 +9,27 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from kshell.errors import KshellError
-from kshell.linux import memory_map, mm, modules, percpu, tasks
+from kshell.errors import Fault, KshellError
+from kshell.linux import mm, modules, percpu, tasks, whatis_index
 from kshell.linux.kernel import require_kernel
 from kshell.linux.vtop import page_tables
-from kshell.value import Vector
+from kshell.unwind.model import USER
 
 if TYPE_CHECKING:
+    from kshell.linux.stack import Stack
     from kshell.target.target import Target
+    from kshell.types.model import CType
 
-#: x86-64 without KASAN; asked of the types and symbols first
-THREAD_SIZE = 16384
+
+#: bytes of struct pt_regs on x86-64
+PT_REGS = 168
 
 
 class Answer(NamedTuple):
     """One thing that an address is in.
 
-    :ivar kind: "symbol", "task", "stack", "percpu", "module", "vmalloc", "region", "direct", "vma" or "error"
+    :ivar kind: "symbol", "task", "stack", "slab", "percpu", "module", "vmalloc", "page", "region", "direct", "vma" or
+        "error"
     :ivar start: address of the thing; the address asked for is ``start + offset``
     :ivar text: what follows "A is B+off, "
     """
@@ -37,23 +41,30 @@ class Answer(NamedTuple):
 
 
 class Question(NamedTuple):
-    """What is asked: an address, and the process context for addresses of user memory (mm_struct address, comm)."""
+    """What is asked: an address, and the process context for addresses of user memory (mm_struct address, comm).
+
+    :ivar verbose: members of structures are told
+    """
 
     target: Target
     address: int
     mm: int = 0
     comm: str = ""
+    verbose: bool = False
 
 
 Provider = Callable[[Question], Iterator[Answer]]
 
 
-def whatis(target: Target, address: int, mm: int = 0, comm: str = "") -> Iterator[Answer]:
+def whatis(
+    target: Target, address: int, mm: int = 0, comm: str = "", *, verbose: bool = False,
+) -> Iterator[Answer]:
     """Yield what *address* is, the most specific answer first; nothing when it is unknown.
 
     :param mm: mm_struct of the process whose user memory counts, 0 for none; ``comm`` its name
+    :param verbose: tell members of structures too
     """
-    question = Question(target, address, mm, comm)
+    question = Question(target, address, mm, comm, verbose)
     if address >= target.arch.kernel_half:
         require_kernel(target)
     providers = KERNEL_PROVIDERS if address >= target.arch.kernel_half else USER_PROVIDERS
@@ -64,26 +75,13 @@ def whatis(target: Target, address: int, mm: int = 0, comm: str = "") -> Iterato
             yield Answer("error", address, 0, f"perhaps in {name}, which cannot be told: {error}")
 
 
-def thread_size(target: Target) -> int:
-    """Return the bytes of a kernel stack: THREAD_SIZE."""
-    union = target.types.get("union thread_union")
-    if union is not None and union.size:
-        return union.size
-    # 6.10+ has __start_init_stack, 4.16 to 6.9 __start_init_task
-    for low, high in (("__start_init_stack", "__end_init_stack"), ("__start_init_task", "__end_init_task")):
-        start, end = target.symbols.get(low), target.symbols.get(high)
-        if start is not None and end is not None and end.address > start.address:
-            return end.address - start.address
-    return THREAD_SIZE
-
-
 def _symbols(question: Question) -> Iterator[Answer]:
     found = question.target.symbolize(question.address)
     if found is None:
         return
     symbol, offset = found
     if not symbol.module:
-        region = memory_map.region_of(question.target, question.address)
+        region = whatis_index.region_of(question.target, question.address)
         if region is None or region.kind not in ("text", "rodata", "data", "init", "bss"):
             return  # a linker's mark far below is no answer
         where = f"in vmlinux's {region.kind} [{region.start:x},{region.end:x})"
@@ -93,48 +91,105 @@ def _symbols(question: Question) -> Iterator[Answer]:
 
 
 def _tasks(question: Question) -> Iterator[Answer]:
-    """Answer whether the address lies in a task_struct or on a kernel stack."""
+    """Answer whether the address lies in a task_struct, or on a stack of a task or a CPU."""
     target, address = question.target, question.address
-    kind = tasks.task_type(target)
-    every = [target.address_of("init_task"), *_threads(target)]
-    stack_size = thread_size(target)
-    stacks = Vector(target, kind, every).column("stack")
-    # A task_struct is cut short by what the CPU's registers need less of than BTF's size has; the next one follows.
-    nearest = max((task for task in every if task <= address), default=0)
-    for task, stack in zip(every, stacks, strict=True):
-        if task == nearest and address < task + (kind.size or 0):
-            yield Answer("task", task, address - task, f"in struct task_struct of {_who(target, task)}")
-        if isinstance(stack, int) and stack and stack <= address < stack + stack_size:
-            text = f"in the stack of {_who(target, task)} [{stack:x},{stack + stack_size:x})"
-            yield Answer("stack", stack, address - stack, text)
+    index = whatis_index.task_index(target)
+    found = index.tasks.find(address)
+    if found is not None:
+        task = found[0]
+        inside = member(question, tasks.task_type(target), address - task)
+        yield Answer("task", task, address - task, f"in struct task_struct of {who(target, task)}{inside}")
+    found = index.stacks.find(address)
+    if found is not None:
+        start, end, task = found
+        text = f"in the stack of {who(target, task)} [{start:x},{end:x}){_frame(target, task, address)}"
+        yield Answer("stack", start, address - start, text)
+    for stack in whatis_index.cpu_stack_list(target):
+        if stack.start <= address < stack.end:
+            text = f"in the {stack.name} stack of CPU {stack.cpu} [{stack.start:x},{stack.end:x})"
+            text += _cpu_frame(target, stack.cpu, address)
+            yield Answer("stack", stack.start, address - stack.start, text)
 
 
-def _threads(target: Target) -> list[int]:
-    leaders = tasks.process_addresses(target)
-    counts = Vector(target, tasks.task_type(target), leaders).column("signal->nr_threads")
-    found: list[int] = []
-    for leader, count in zip(leaders, counts, strict=True):
-        found += [leader] if count == 1 else tasks.thread_addresses(target, leader)
-    return found
+def _frame(target: Target, task: int, address: int) -> str:
+    """Return the frame of *task*'s stack that *address* is in, in words; "" when that cannot be told."""
+    from kshell.linux.stack import task_stack
+
+    try:
+        return _in_frames(target, task_stack(target, task), address)
+    except KshellError:
+        return ""
 
 
-def _who(target: Target, task: int) -> str:
+def _cpu_frame(target: Target, cpu: int, address: int) -> str:
+    from kshell.linux.stack import cpu_stack
+
+    try:
+        return _in_frames(target, cpu_stack(target, cpu), address)
+    except KshellError:
+        return ""
+
+
+def _in_frames(target: Target, found: Stack, address: int) -> str:
+    from kshell.linux.stack import symbolize
+
+    frames = [frame for frame in found.frames if frame.sp >= target.arch.kernel_half]
+    for frame in found.frames:
+        if frame.regs and frame.regs <= address < frame.regs + PT_REGS:
+            mode = "user mode" if frame.kind == USER else "an interrupted function"
+            return f", in saved registers of {mode} (struct pt_regs)"
+    last = found.frames[-1] if found.frames else None
+    tops = [frame.sp for frame in frames[1:]] + ([last.regs] if last is not None and last.regs else [])
+    for frame, top in zip(frames, tops, strict=False):
+        if frame.sp <= address < top:
+            name = symbolize(target, frame)
+            return f", in the frame of {name[0].name}{_plus(name[1])}" if name else f", in the frame of {frame.pc:x}"
+    if frames and frames[0].sp - (1 << 14) < address < frames[0].sp:
+        return ", below its stack pointer"
+    return ""
+
+
+def who(target: Target, task: int) -> str:
+    """Return whose the task_struct at *task* is, in words."""
     value = tasks.task_value(target, task)
     return f"thread {value.integer('pid')} ({value['comm'].string()}), task 0x{task:x}"
 
 
+def member(question: Question, kind: CType, offset: int) -> str:
+    """Return ", member NAME" when members are asked for and *kind* has one at *offset*."""
+    if not question.verbose:
+        return ""
+    from kshell.value.path import route_at
+
+    try:
+        return f", member {route_at(kind, offset)[0]}"
+    except KshellError:
+        return ""
+
+
 def _percpu(question: Question) -> Iterator[Answer]:
-    start, _end = percpu.section(question.target)
-    for area in percpu.areas(question.target):
-        if area.start <= question.address < area.end:
-            offset = question.address - area.start
-            found = question.target.symbols.at(start + offset)
-            name = f"{found[0].name}{_plus(found[1])} " if found else ""
-            yield Answer("percpu", area.start, offset, f"{name}of CPU {area.cpu}, in its per-CPU area")
+    target, address = question.target, question.address
+    areas = whatis_index.cpu_areas(target)
+    found = areas.units.find(address)
+    if found is None:
+        return
+    cpu = found[2]
+    pointer = (address - target.percpu_base(cpu)) % (1 << 64)
+    first, end = areas.static
+    if first <= pointer < end:
+        variable = percpu.variable(target, pointer)
+        name = f"{variable.name}{_plus(pointer - variable.address)} " if variable else ""
+        start = (first + target.percpu_base(cpu)) % (1 << 64)
+        yield Answer("percpu", start, address - start, f"{name}of CPU {cpu}, in its per-CPU area")
+        return
+    symbol = target.symbols.at(pointer) if pointer >= target.arch.kernel_half or pointer < 1 << 32 else None
+    name = f"{symbol[0].name}{_plus(symbol[1])} " if symbol and symbol[0].module else ""
+    text = f"{name}in dynamic per-CPU memory of CPU {cpu}, the copy of per-CPU pointer {pointer:x}"
+    yield Answer("percpu", found[0], address - found[0], text)
 
 
 def _modules(question: Question) -> Iterator[Answer]:
-    for module in modules.iter_modules(question.target):
+    for module in whatis_index.module_list(question.target):
         size = question.target.type("struct module").size or 0
         if module.address <= question.address < module.address + size:
             yield Answer("module", module.address, question.address - module.address, f"struct module of {module.name}")
@@ -152,9 +207,11 @@ def _section(question: Question, module: modules.Module) -> str:
 
 
 def _vmalloc(question: Question) -> Iterator[Answer]:
-    area = memory_map.find_vmalloc(question.target, question.address)
-    if area is None:
+    areas = whatis_index.vmalloc_areas(question.target)
+    span = areas.spans.find(question.address)
+    if span is None:
         return
+    area = areas.areas[span[2]]
     found = question.target.symbolize(area.caller) if area.caller else None
     caller = f", allocated by {found[0].name}{_plus(found[1])}" if found else ""
     text = f"in a vmalloc area [{area.start:x},{area.end:x}){caller}"
@@ -162,7 +219,7 @@ def _vmalloc(question: Question) -> Iterator[Answer]:
 
 
 def _regions(question: Question) -> Iterator[Answer]:
-    region = memory_map.region_of(question.target, question.address)
+    region = whatis_index.region_of(question.target, question.address)
     if region is None:
         return
     offset = question.address - region.start
@@ -170,12 +227,7 @@ def _regions(question: Question) -> Iterator[Answer]:
         text = f"direct map of physical {offset:x}"
         yield Answer("direct", region.start, offset, text)
         yield from _alias(question, offset)
-    elif region.kind == "vmemmap":
-        page = question.target.types.get("struct page")
-        size = (page.size if page else None) or 64
-        text = f"struct page of pfn {offset // size:x}"
-        yield Answer("region", region.start + offset // size * size, offset % size, text)
-    else:
+    elif region.kind != "vmemmap":
         yield Answer("region", region.start, offset, f"in {region.name} [{region.start:x},{region.end:x})")
 
 
@@ -185,10 +237,47 @@ def _alias(question: Question, paddr: int) -> Iterator[Answer]:
     first, last = target.symbol("_text").address, target.symbol("_end").address
     start = page_tables(target.kernel).translate(first)
     if start <= paddr < start + last - first:
+        from kshell.linux import census
+
+        if int(census.census(target).kind[paddr >> 12]) != census.RESERVED:
+            return  # init memory and gaps between sections are given back after boot
         image = first + paddr - start
         found = target.symbolize(image)
         name = f", {found[0].name}{_plus(found[1])}" if found else ""
         yield Answer("symbol", image, 0, f"alias of {image:x} in the kernel image{name}")
+
+
+def _slabs(question: Question) -> Iterator[Answer]:
+    """Answer whether the address lies in an object of a slab cache, allocated or free."""
+    from kshell.linux import whatis_pages
+
+    yield from whatis_pages.slab_answers(question)
+
+
+def _pages(question: Question) -> Iterator[Answer]:
+    """Answer what the page behind an address of the direct map, or of a struct page, is used for."""
+    from kshell.linux import whatis_pages
+
+    region = whatis_index.region_of(question.target, question.address)
+    if region is None:
+        return
+    if region.kind == "direct":
+        yield from whatis_pages.page_answers(question, question.address - region.start, region.start)
+    elif region.kind == "vmemmap":
+        yield from whatis_pages.struct_page_answers(question)
+
+
+def _user_page(question: Question) -> Iterator[Answer]:
+    """Answer what the page behind an address of the process is."""
+    from kshell.linux import whatis_pages
+
+    if not question.mm:
+        return
+    try:
+        paddr = question.target.user_space(question.mm).translate(question.address)
+    except Fault:
+        return  # the mapping says what it is; there is no page
+    yield from whatis_pages.page_answers(question, paddr, question.address - paddr)
 
 
 def _vmas(question: Question) -> Iterator[Answer]:
@@ -208,7 +297,7 @@ def _plus(offset: int) -> str:
 
 #: (what it looks in, the provider), the most specific first
 KERNEL_PROVIDERS: list[tuple[str, Provider]] = [
-    ("the symbols", _symbols), ("a task", _tasks), ("a per-CPU area", _percpu), ("a module", _modules),
-    ("a vmalloc area", _vmalloc), ("the kernel's memory map", _regions),
+    ("the symbols", _symbols), ("a task", _tasks), ("a slab", _slabs), ("a per-CPU area", _percpu),
+    ("a module", _modules), ("a vmalloc area", _vmalloc), ("a page", _pages), ("the kernel's memory map", _regions),
 ]
-USER_PROVIDERS: list[tuple[str, Provider]] = [("a mapping of the process", _vmas)]
+USER_PROVIDERS: list[tuple[str, Provider]] = [("a mapping of the process", _vmas), ("a page", _user_page)]

@@ -107,11 +107,14 @@ class Kallsyms:
         symbol = self.below(address) if start <= address < end else None
         return symbol if symbol is not None and address < symbol.address + max(symbol.size, 1) else None
 
-    def below(self, address: int) -> Symbol | None:
-        """Return the closest symbol not above *address*, whatever its size."""
+    def below(self, address: int, lowest: int = LOW) -> Symbol | None:
+        """Return the closest symbol not above *address*, whatever its size.
+
+        :param lowest: of smaller addresses nothing is said: they are offsets of per-CPU variables, and no address
+        """
         numbers = range(len(self.values))
         position = bisect_right(numbers, address, key=self.address) - 1
-        if position < 0 or address < LOW:
+        if position < 0 or address < lowest:
             return None
         first = bisect_left(numbers, self.address(position), hi=position, key=self.address)
         return self.symbol(first)  # of several at one address the kernel names the first

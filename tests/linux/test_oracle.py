@@ -227,6 +227,6 @@ def test_whatis(guest: Guest) -> None:
         assert any(answer.kind == kind and text in answer.text for answer in answers), (hex(address), answers)
         assert all(answer.start + answer.offset == address or answer.kind == "symbol" for answer in answers)
     greeting = guest.oracle.victim()["greeting"]
-    (answer,) = whatis.whatis(target, greeting, victim.mm, "victim")
-    assert answer.kind == "vma" and "/victim" in answer.text
+    answer, page = whatis.whatis(target, greeting, victim.mm, "victim")
+    assert answer.kind == "vma" and "/victim" in answer.text and page.kind == "page"
     assert list(whatis.whatis(target, 0x1000, victim.mm, "victim")) == []
