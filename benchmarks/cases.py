@@ -342,6 +342,34 @@ def kshell_decode(dump: str) -> dict[str, Any]:
     return result
 
 
+# -- searching all of RAM ----------------------------------------------------------------------------------------------
+
+WANTED = b"kshell victim: the quick brown fox"
+
+
+def kshell_search(dump: str) -> dict[str, Any]:
+    from kshell.linux.search import Search, bytes_finder, search_ram, word_finder
+
+    target = kshell_open(dump)
+    result = timed(lambda: len(list(search_ram(target, Search(*bytes_finder(WANTED))))))
+    masked = word_finder(0x7368656C, 4, "little", mask=0xFFFFFF00)
+    return result | {"masked": timed(lambda: len(list(search_ram(target, Search(*masked)))))["seconds"]}
+
+
+def drgn_search(dump: str, vmlinux: str) -> dict[str, Any]:
+    program = drgn_open(dump, vmlinux)
+    return timed(lambda: sum(1 for _ in program.search_memory(WANTED)))
+
+
+def kshell_copy(dump: str, path: str) -> dict[str, Any]:
+    """Write SEQUENTIAL bytes of the direct map to the file *path*; "check" is where they are."""
+    target = kshell_open(dump)
+    start = direct_map(target)
+    with open(path, "wb") as file:
+        file.write(target.kernel.read(start, SEQUENTIAL))
+    return {"seconds": 0.0, "check": start}
+
+
 def main() -> None:
     side, case, *arguments = sys.argv[1:]
     print(json.dumps(globals()[f"{side}_{case}"](*arguments)))

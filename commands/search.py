@@ -39,6 +39,7 @@ def find(
     hexadecimal: Annotated[bool, Flag("-x", "the pattern is bytes in hexadecimal")],
     regex: Annotated[bool, Flag("-r", "the pattern is a regular expression over bytes")],
     user: Annotated[bool, Flag("-u", "search the memory of the process context")],
+    physical: Annotated[bool, Flag("-p", "addresses are physical: the one given, and those into a pipe")],
     size: Annotated[Number | None, Option("-b", "bytes", "the pattern is an integer of 1, 2, 4 or 8 bytes; 8 without")],
     mask: Annotated[Number | None, Option("-m", "mask", "bits of the integer that count")],
     length: Annotated[Number | None, Option("-l", "len", "search so many bytes from the address on")],
@@ -47,14 +48,16 @@ def find(
 ) -> Iterator[Output]:
     """Find bytes, text or numbers in memory.
 
-    Without an address all of RAM is searched, once, and ADDR is where the direct map has it; with one, -l bytes of
-    virtual memory from there on; with -u all that the process context maps. Integers are looked for at multiples of
+    Without an address all of RAM is searched, once, and ADDR is where the kernel's image or the direct map has it; with
+    one, -l bytes of virtual memory from there on, or of physical memory with -p; with -u all that the process context
+    maps. Integers are looked for at multiples of
     their size. What could not be searched is told at the end. Into a pipe go the addresses.
 
     Examples:
       ::find -n 3 -s 'Linux version'
       ::find -n 3 init_task
       linux_banner::find -l 1000 -x '4c69 6e75 78'
+      0::find -p -l 100000 -s 'Linux version'
     """
     if text + wide + hexadecimal + regex > 1:
         raise UsageError("one of -s, -w, -x, -r")
@@ -63,7 +66,9 @@ def find(
     if (length is None) != (address is None):
         raise UsageError("an address and -l LEN go together: linux_banner::find -l 1000 -s Linux")
     search = memory.Search(*_finder(session, pattern, text, wide, hexadecimal, regex, size or 8, mask))
-    hits = _hits(session, search, address, length, user)
+    if user and physical:
+        raise UsageError("-u and -p do not go together")
+    hits = _hits(session, search, address, length, user, physical)
     yield from islice(hits, most)
     told = memory.missed_text(search)
     if told:
@@ -90,37 +95,28 @@ def _finder(
 
 
 def _hits(
-    session: Session, search: memory.Search, address: int | None, length: int | None, user: bool,
+    session: Session, search: memory.Search, address: int | None, length: int | None, user: bool, physical: bool,
 ) -> Iterator[Row]:
     target = session.target
-    if address is not None and length is not None:
-        space = session.space(address)
-        for hit in search.run(space, address, min(address + length, 1 << 64)):
-            yield Row(hit, (hit, None, address_text(target, hit, session.radix)))
-        return
     if user:
         for run in session.user.ranges():
             if run.held:
                 for hit in search.run(session.user, run.start, run.end):
                     yield Row(hit, (hit, None, ""))
         return
-    base = memory.direct_map(target)
-    image = _image(session)
-    for hit in memory.search_ram(target, search):
-        low, high, virtual = image
-        place = virtual + hit - low if low <= hit < high else base + hit
-        yield Row(place, (place, hit, address_text(target, place, session.radix) if low <= hit < high else ""))
-
-
-def _image(session: Session) -> tuple[int, int, int]:
-    """Return where the kernel image is: physical start and end, virtual start; (0, 0, 0) when that is not told."""
-    target = session.target
-    start, end = target.symbols.get("_text"), target.symbols.get("_end")
-    info = target.vmcoreinfo
-    if start is None or end is None or info is None:
-        return 0, 0, 0
-    physical = start.address - 0xFFFFFFFF80000000 + (info.number("phys_base") or 0)
-    return physical, physical + end.address - start.address, start.address
+    if address is not None and length is not None and not physical:
+        for hit in search.run(session.space(address), address, min(address + length, 1 << 64)):
+            yield Row(hit, (hit, None, address_text(target, hit, session.radix)))
+        return
+    names = memory.PhysicalNames(target)
+    if address is not None and length is not None:
+        hits = search.run(target.physical, address, min(address + length, 1 << 64))
+    else:
+        hits = memory.search_ram(target, search)
+    for hit in hits:
+        place, symbolic = names.virtual(hit)
+        text = address_text(target, place, session.radix) if symbolic else ""
+        yield Row(hit if physical else place, (place, hit, text))
 
 
 @dcmd("kgrep", group="Memory")

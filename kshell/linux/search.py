@@ -6,25 +6,28 @@ found once. What cannot be read is counted by its reason, never passed over in s
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from kshell.errors import KshellError, Reason
+from kshell.errors import Fault, KshellError, Reason
 from kshell.linux.memory_map import regions
 from kshell.memory.model import Memory
+from kshell.target.space import AddressSpace
 
 if TYPE_CHECKING:
     from kshell.target.target import Target
 
-CHUNK = 16 << 20
+#: bytes that are read and looked at together; what is this small stays in the processor's cache
+CHUNK = 2 << 20
 PAGE = 4096
 #: bytes that a match of a regular expression may have across two chunks
 REGEX = PAGE
 
-#: offsets of the hits in some bytes: ``find(data, start)``; *start* is the address of the first byte
-Find = Callable[[bytes, int], Iterator[int]]
+#: offsets of the hits in a part of a buffer: ``find(buffer, low, high, base)``; *base* is the address of ``buffer[0]``
+Find = Callable[[bytearray, int, int, int], Iterator[int]]
 
 
 def bytes_finder(pattern: bytes, align: int = 1) -> tuple[Find, int]:
@@ -35,12 +38,12 @@ def bytes_finder(pattern: bytes, align: int = 1) -> tuple[Find, int]:
     if not pattern:
         raise KshellError("nothing to search for: the pattern is empty")
 
-    def find(data: bytes, start: int) -> Iterator[int]:
-        at = data.find(pattern)
+    def find(data: bytearray, low: int, high: int, base: int) -> Iterator[int]:
+        at = data.find(pattern, low, high)
         while at >= 0:
-            if (start + at) % align == 0:
+            if (base + at) % align == 0:
                 yield at
-            at = data.find(pattern, at + 1)
+            at = data.find(pattern, at + 1, high)
 
     return find, len(pattern) - 1
 
@@ -55,8 +58,8 @@ def regex_finder(pattern: str) -> tuple[Find, int]:
     except (re.error, OverflowError, RecursionError) as error:
         raise KshellError(f"not a regular expression: {error}") from None
 
-    def find(data: bytes, start: int) -> Iterator[int]:
-        return (match.start() for match in compiled.finditer(data) if match.end() > match.start())
+    def find(data: bytearray, low: int, high: int, base: int) -> Iterator[int]:
+        return (match.start() for match in compiled.finditer(data, low, high) if match.end() > match.start())
 
     return find, REGEX
 
@@ -73,17 +76,18 @@ def word_finder(
     if under == full and not distance:
         return bytes_finder(wanted.to_bytes(size, "little" if byteorder == "little" else "big"), size)
 
-    def find(data: bytes, start: int) -> Iterator[int]:
+    def find(data: bytearray, low: int, high: int, base: int) -> Iterator[int]:
         import numpy as np
 
-        skip = -start % size
-        count = (len(data) - skip) // size
-        words: Any = np.frombuffer(data, f"{'<' if byteorder == 'little' else '>'}u{size}", max(count, 0), skip)
+        first = low + -(base + low) % size
+        count = max((high - first) // size, 0)
+        kind = f"{'<' if byteorder == 'little' else '>'}u{size}"
+        words: Any = np.frombuffer(data, kind, count, first if count else 0)
         if distance:
             hits = (words - np.array(wanted, words.dtype)) <= np.array(min(distance, full), words.dtype)
         else:
             hits = words & np.array(under, words.dtype) == np.array(wanted & under, words.dtype)
-        yield from (hits.nonzero()[0] * size + skip).tolist()
+        yield from (hits.nonzero()[0] * size + first).tolist()
 
     return find, size - 1
 
@@ -92,33 +96,55 @@ class Search:
     """One search; iterate over :meth:`run`, then look at what was missed.
 
     :ivar missed: bytes that could not be read, by reason
+    :ivar progress: told after each chunk how many bytes it had
     """
 
     def __init__(self, find: Find, overlap: int) -> None:
         self._find, self._overlap = find, overlap
         self.missed: Counter[Reason] = Counter()
+        self.progress: Callable[[int], None] | None = None
 
     def run(self, memory: Memory, start: int, end: int) -> Iterator[int]:
-        """Yield the addresses of the hits in *memory* from *start* to *end*, ascending."""
-        at, kept = start, b""
+        """Yield the addresses of the hits in *memory* from *start* to *end*, ascending.
+
+        All chunks are read into one buffer: fresh memory for each would cost more than the search.
+        """
+        head = self._overlap
+        buffer = bytearray(head + min(CHUNK, max(end - start, 0)))
+        view = memoryview(buffer)
+        at, kept = start, 0  # kept: bytes before ``at`` that stand before ``head`` in the buffer
         while at < end:
-            want = min(CHUNK, end - at)
-            data, fault = memory.read_upto(at, want)
-            held = kept + data
-            base = at - len(kept)
-            last = base + len(held) if fault is not None or at + len(data) >= end else base + len(held) - self._overlap
-            for offset in self._find(held, base):
-                # a hit that begins in the overlap is found again with the next chunk, when all of it is there
-                if base + offset < last:
+            want = min(len(buffer) - head, end - at)
+            fault = memory.read_into(at, view[head : head + want])
+            size = want if fault is None else fault.done
+            base, low, high = at - head, head - kept, head + size
+            final = fault is not None or at + size >= end
+            # a hit that begins in the overlap is found again with the next chunk, when all of it is there
+            last = high if final else high - self._overlap
+            for offset in self._find(buffer, low, high, base):
+                if offset < last:
                     yield base + offset
-            at += len(data)
+            at += size
             if fault is None:
-                kept = held[max(last - base, 0) :]
-                continue
-            kept = b""
-            following = min((at | (PAGE - 1)) + 1, end)
-            self.missed[fault.reason] += following - at
-            at = following
+                kept = high - max(last, low)
+                view[head - kept : head] = view[high - kept : high]
+            else:
+                kept = 0
+                following = _behind(memory, at, end, fault.reason)
+                self.missed[fault.reason] += following - at
+                size += following - at
+                at = following
+            if self.progress is not None:
+                self.progress(size)
+
+
+def _behind(memory: Memory, at: int, end: int, reason: Reason) -> int:
+    """Return where reading goes on behind a fault at *at*: the next page, or the next one that is mapped."""
+    following = min((at | (PAGE - 1)) + 1, end)
+    if reason is Reason.NOT_MAPPED and isinstance(memory, AddressSpace) and following < end:
+        mapping = next(memory.mappings(following, end), None)
+        return end if mapping is None else max(mapping.start, following)
+    return following
 
 
 def ram(target: Target) -> list[tuple[int, int]]:
@@ -140,10 +166,48 @@ def direct_map(target: Target) -> int:
     return next(region.start for region in regions(target) if region.kind == "direct")
 
 
+class PhysicalNames:
+    """Virtual addresses of physical ones: in the kernel's image where that is used still, else in the direct map.
+
+    The gaps between the sections of the image, and its init memory, were given back at boot: what is there now is
+    no part of the kernel, and has no name of its.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self._base = direct_map(target)
+        self._parts: list[tuple[int, int, int]] = []
+        for part in regions(target):
+            if part.kind in ("text", "rodata", "data", "bss") and isinstance(target.kernel, AddressSpace):
+                with contextlib.suppress(Fault):
+                    low = target.kernel.translate(part.start)
+                    self._parts.append((low, low + part.end - part.start, part.start))
+
+    def virtual(self, paddr: int) -> tuple[int, bool]:
+        """Return the virtual address of the physical *paddr*, and whether it is in the kernel's image."""
+        for low, high, start in self._parts:
+            if low <= paddr < high:
+                return start + paddr - low, True
+        return self._base + paddr, False
+
+
 def search_ram(target: Target, search: Search) -> Iterator[int]:
-    """Yield the physical addresses of all hits."""
-    for start, end in ram(target):
-        yield from search.run(target.physical, start, end)
+    """Yield the physical addresses of all hits; ``target.progress`` is told how far it is."""
+    runs = ram(target)
+    total, done, show = sum(end - start for start, end in runs), 0, target.progress
+
+    def tell(size: int) -> None:
+        nonlocal done
+        done += size
+        if show is not None:
+            show("searching RAM", done, total)
+
+    search.progress = tell
+    try:
+        for start, end in runs:
+            yield from search.run(target.physical, start, end)
+    finally:
+        if show is not None:
+            show("", total, total)
 
 
 def missed_text(search: Search) -> str:

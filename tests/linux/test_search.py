@@ -30,7 +30,8 @@ class Holes(Memory):
         for page in range(at >> 12, (at + size - 1 >> 12) + 1):
             if page in self.holes:
                 stop = max(page << 12, at)
-                return self.data[at:stop], Fault(START + stop, size, Reason.EXCLUDED, space="physical")
+                held = self.data[at:stop]
+                return held, Fault(START + stop, size, Reason.EXCLUDED, done=len(held), space="physical")
         return self.data[at : at + size], None
 
 
@@ -91,7 +92,43 @@ def test_ram_of_a_kernel_against_a_plain_scan(guest_61: GuestImage) -> None:
             assert all(target.physical.read(at, len(pattern)) == pattern for at in found)
         init_task = guest_61.oracle.symbol("init_task")
         places = list(search_ram(target, Search(*word_finder(init_task, 8, "little"))))
-        words = [at for at in range(0, len(blob), 8) if blob.startswith(init_task.to_bytes(8, "little"), at)]
+        word = re.escape(init_task.to_bytes(8, "little"))
+        words = [match.start() for match in re.finditer(word, blob) if match.start() % 8 == 0]
         assert len(places) == len(words) > 10
         base = module.direct_map(target)
         assert all(target.kernel.u64(base + place) == init_task for place in places)
+
+
+def test_a_range_with_a_wide_hole_is_searched_at_once(guest_61: GuestImage) -> None:
+    """From user addresses, over the hole between the halves, to the direct map."""
+    with open_target(str(guest_61.elf)) as target:
+        base = module.direct_map(target)
+        hit = next(search_ram(target, Search(*bytes_finder(b"Linux version 6.1"))))
+        search = Search(*bytes_finder(b"Linux version 6.1"))
+        assert list(search.run(target.kernel, 1 << 63, base + hit + 64)) == [base + hit]
+        assert search.missed[Reason.NOT_MAPPED] >= base - (1 << 63)
+
+
+def test_progress_reaches_the_end(guest_61: GuestImage) -> None:
+    told: list[tuple[str, int, int]] = []
+    with open_target(str(guest_61.elf)) as target:
+        target.progress = lambda what, done, total: told.append((what, done, total))
+        list(search_ram(target, Search(*bytes_finder(b"nowhere to be found, this text"))))
+    assert told[-2][1] == told[-2][2] and told[-1][0] == "" and len(told) > 10
+    assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)
+
+
+def test_only_what_is_the_kernels_is_named_after_it(guest_61: GuestImage) -> None:
+    """Pages of the gaps between the sections were given back, and have the victim's text in them here and there."""
+    with open_target(str(guest_61.elf)) as target:
+        names = module.PhysicalNames(target)
+        banner = guest_61.oracle.symbol("linux_banner")
+        hits = [names.virtual(hit) for hit in search_ram(target, Search(*bytes_finder(b"Linux version 6.1")))]
+        assert (banner, True) in hits and any(not symbolic for _, symbolic in hits)
+        user = list(search_ram(target, Search(*bytes_finder(b"kshell victim: the quick brown fox"))))
+        lows = [target.symbol(name).address for name in ("_text", "__start_rodata", "_sdata", "__bss_start")]
+        ends = [target.symbol(name).address for name in ("_etext", "__end_rodata", "_edata", "__bss_stop")]
+        for hit in user:
+            place, symbolic = names.virtual(hit)
+            assert symbolic == any(low <= place < end for low, end in zip(lows, ends, strict=True))
+            assert target.kernel.read(names.virtual(hit)[0], 13) == b"kshell victim"
