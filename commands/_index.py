@@ -60,6 +60,7 @@ DCMDS: dict[str, tuple[str, str, str, bool]] = {
     "kwrite": ("write", "Write at a kernel virtual address", "required", False),
     "list": ("print", "Walk a chain of structures through a pointer member until NULL or the first one comes again", "required", False),
     "load": ("help", "Load a plugin: a name, or a path with a / in it", "refused", False),
+    "locks": ("locks", "List the tasks that wait for locks, who holds those, and draw deadlocks", "optional", False),
     "log": ("settings", "Append what is typed and printed to a file; without a file say whether a log is active", "refused", False),
     "lsmod": ("modules", "List the kernel modules", "optional", True),
     "map": ("language", "Compute an expression of each value of a pipe", "optional", False),
@@ -133,6 +134,7 @@ DCMDS: dict[str, tuple[str, str, str, bool]] = {
 
 
 WALKERS: dict[str, tuple[str, str, str, bool]] = {
+    "blocked": ("locks", "Walk the tasks that sleep uninterruptibly (state D), threads too", "refused", False),
     "cpu": ("containers", "Walk the run queues (struct rq) of the online CPUs", "refused", False),
     "freemem": ("slab", "Walk the free objects of a slab cache", "required", False),
     "hlist": ("containers", "Walk the hlist_node nodes of a hash chain, from its hlist_head", "required", False),
@@ -141,6 +143,7 @@ WALKERS: dict[str, tuple[str, str, str, bool]] = {
     "kmem_slab": ("slab", "Walk the slabs of a slab cache, the full ones too", "required", False),
     "list": ("containers", "Walk the list_head nodes of a list, from its head", "required", False),
     "llist": ("containers", "Walk the llist_node nodes of a lock-less list, from its llist_head", "required", False),
+    "lock_waiters": ("locks", "Walk the tasks that wait for the lock at the address", "required", False),
     "maple_tree": ("containers", "Walk the entries of a maple tree, ascending", "required", False),
     "modctl": ("modules", "Walk the kernel modules", "refused", False),
     "modules": ("modules", "Walk the kernel modules; another name of modctl", "refused", False),
@@ -148,6 +151,7 @@ WALKERS: dict[str, tuple[str, str, str, bool]] = {
     "percpu": ("containers", "Walk the copies of a per-CPU variable or pointer, one for each possible CPU", "required", False),
     "proc": ("processes", "Walk all processes (thread-group leaders); from a process, it and all below it", "optional", False),
     "rbtree": ("containers", "Walk the rb_node nodes of a red-black tree in order, from its rb_root", "required", False),
+    "running": ("locks", "Walk the tasks that are on a CPU, the idle tasks left out", "refused", False),
     "seg": ("containers", "Walk the mappings (vm_area_struct) of an mm_struct", "required", False),
     "stack": ("stacks", "Walk the program counters of a kernel stack, the innermost first, from a task_struct or an address on a stack", "required", False),
     "thread": ("processes", "Walk all threads; from a process, its threads", "optional", False),

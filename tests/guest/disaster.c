@@ -7,6 +7,7 @@
 #include <linux/module.h>
 #include <linux/mutex.h>
 #include <linux/proc_fs.h>
+#include <linux/rtmutex.h>
 #include <linux/rwsem.h>
 #include <linux/sched.h>
 #include <linux/semaphore.h>
@@ -64,15 +65,19 @@ static DECLARE_RWSEM(ledger_lock);
 static struct semaphore tickets;
 static DECLARE_COMPLETION(left_taken);
 static DECLARE_COMPLETION(right_taken);
+static DECLARE_COMPLETION(never);
+static DEFINE_RT_MUTEX(ranked_lock);
 
 static noinline void take_left_then_right(void)
 {
 	mutex_lock(&left_lock);
 	down_write(&ledger_lock);
+	rt_mutex_lock(&ranked_lock);
 	complete(&left_taken);
 	wait_for_completion(&right_taken);
 	mutex_lock(&right_lock);
 	mutex_unlock(&right_lock);
+	rt_mutex_unlock(&ranked_lock);
 	up_write(&ledger_lock);
 	mutex_unlock(&left_lock);
 }
@@ -104,6 +109,17 @@ static noinline void wait_for_ticket(void)
 	down(&tickets);
 }
 
+static noinline void wait_for_rank(void)
+{
+	rt_mutex_lock(&ranked_lock);
+	rt_mutex_unlock(&ranked_lock);
+}
+
+static noinline void wait_for_never(void)
+{
+	wait_for_completion(&never);
+}
+
 static noinline void bystander(void)
 {
 	mutex_lock(&left_lock);
@@ -128,6 +144,8 @@ static void stage_abba(void)
 	kthread_run(play, read_ledger, "abba-reader");
 	kthread_run(play, write_ledger, "abba-writer");
 	kthread_run(play, wait_for_ticket, "abba-ticket");
+	kthread_run(play, wait_for_rank, "abba-rank");
+	kthread_run(play, wait_for_never, "abba-never");
 }
 
 /* leak: sessions that are opened and forgotten, among some that are kept */
