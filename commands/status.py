@@ -20,7 +20,7 @@ SEGMENTS = (("cs", "ds", "es", "fs"), ("gs", "gs_base", "kernel_gs_base"), ("tra
 @dcmd("status", aliases=("$?",), group="Kernel")
 def status(
     session: Session,
-    verbose: Annotated[bool, Flag("-v", "count the pages that are held, and those missing, by reason")],
+    verbose: Annotated[bool, Flag("-v", "count the pages held, and those missing by reason; list all kernels")],
 ) -> Iterator[Output]:
     """Say what is being looked at, how it was found, and what is missing.
 
@@ -35,6 +35,7 @@ def status(
     found = dict(_facts(session))
     if verbose:
         found |= _pages(session)
+        found |= _kernels(session)
     yield Record(_lines(session, found), lambda: {key.replace(" ", "_"): value for key, value in found.items()})
 
 
@@ -107,6 +108,15 @@ def _pages(session: Session) -> dict[str, str]:
         return {"pages": "nothing tells which pages there are"}
     return {"pages held": f"{held:,} ({held * size >> 20:,} MiB)",
             **{f"pages {why}": f"{count:,} ({count * size >> 20:,} MiB)" for why, count in missing.items()}}
+
+
+def _kernels(session: Session) -> dict[str, str]:
+    """Return the kernels in the image, the one that it is of among them. Looks at all of its memory."""
+    survey = session.target.survey
+    if survey is None:
+        return {}
+    found = survey(lambda what, done, total: None)
+    return {"kernels": "; ".join(map(str, found)) + ("; --kernel chooses" if len(found) > 1 else "")}
 
 
 def _lines(session: Session, facts: dict[str, str]) -> Iterator[str]:

@@ -56,6 +56,8 @@ class Number(click.ParamType):  # type: ignore[type-arg, unused-ignore]
               help="Of raw memory: which runs it has, as in /proc/iomem.")
 @click.option("--part", "parts", multiple=True, metavar="FILE", allow_from_autoenv=False,
               help="Another part of the split dump that TARGET is one of; those beside it are found.")
+@click.option("--kernel", type=click.IntRange(min=1), metavar="N", allow_from_autoenv=False,
+              help="Of several kernels in TARGET: the one that ::status -v lists as N.")
 @click.option("--pause", is_flag=True, help="Stop a virtual machine for each question, and resume it.")
 @click.option("-n", "no_target", is_flag=True, help="No target at all: a calculator.")
 @click.option("--json", "json", is_flag=True, help="Output as JSON, one object a line.")
@@ -69,8 +71,9 @@ class Number(click.ParamType):  # type: ignore[type-arg, unused-ignore]
 @click.pass_obj
 def cli(
     behind: list[str] | None, commands: tuple[str, ...], script: str | None, write: bool, cow: bool, raw: bool,
-    pause: bool, phys_base: int, map_file: str | None, parts: tuple[str, ...], no_target: bool, json: bool,
-    quiet: bool, stop_on_error: bool, no_plugins: bool, no_startup: bool, target: str | None, vmlinux: str | None,
+    pause: bool, phys_base: int, map_file: str | None, parts: tuple[str, ...], kernel: int | None, no_target: bool,
+    json: bool, quiet: bool, stop_on_error: bool, no_plugins: bool, no_startup: bool, target: str | None,
+    vmlinux: str | None,
 ) -> int:
     """mdb for Linux: read and write kernel and user memory.
 
@@ -92,8 +95,8 @@ def cli(
         raise click.UsageError("-w and --cow are mutually exclusive")
     if no_target and (target is not None or write or cow):
         raise click.UsageError("-n means no target: TARGET, -w and --cow do not go with it")
-    if target is None and (raw or phys_base or map_file is not None or parts):
-        raise click.UsageError("--raw, --phys-base, --map and --part are about TARGET, and there is none")
+    if target is None and (raw or phys_base or map_file is not None or parts or kernel is not None):
+        raise click.UsageError("--raw, --phys-base, --map, --part and --kernel are about TARGET, and there is none")
     if target == "":
         raise click.UsageError("TARGET is empty")
     from kshell.shell.start import Request, start
@@ -101,8 +104,8 @@ def cli(
     return start(Request(
         commands=commands, script=script, mode="r+" if write else "c" if cow else "r", no_target=no_target, json=json,
         quiet=quiet, stop_on_error=stop_on_error, plugins=not no_plugins, target=target, vmlinux=vmlinux,
-        raw=raw, phys_base=phys_base, map=map_file, parts=parts, arguments=arguments, startup=not no_startup,
-        pause=pause))
+        raw=raw, phys_base=phys_base, map=map_file, parts=parts, kernel=kernel, arguments=arguments,
+        startup=not no_startup, pause=pause))
 
 
 def main() -> None:

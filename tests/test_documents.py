@@ -1,6 +1,7 @@
 """Every example in README.md and docs/ is run on a real dump; pages and tables made from the registry are fresh.
 
 A ``console`` block is a transcript: ``$`` commands and what they print. ``vmcore`` stands for the 6.1 guest's dump,
+``two.raw``, ``bare.elf`` and ``stripped`` for others (OTHERS),
 ``/run/vm.qmp`` and ``/dev/shm/vm`` for a running guest's QMP socket and memory file.
 Addresses, sizes and times differ from boot to boot, so runs of hex digits and numbers are compared by their kind only;
 a line ``...`` stands for any lines.
@@ -16,12 +17,17 @@ from pathlib import Path
 
 import pytest
 
+from tests.guest.fixtures import have
 from tests.guest.image import GuestImage
 from tests.guest.qemu import RunningGuest
+from tests.guest.spec import named_spec
+from tests.target.stripped import strip
 
 TOP = Path(__file__).parent.parent
 #: what stands in docs/ for the QMP socket and for the memory file of the running guest
 LIVE = ("/run/vm.qmp", "/dev/shm/vm")
+#: other images in docs/, with their guest and file
+OTHERS = {"two.raw": ("two", "raw"), "bare.elf": ("novmcoreinfo", "elf")}
 PAGES = [TOP / "README.md", *sorted((TOP / "docs").glob("*.md"))]
 
 
@@ -68,9 +74,14 @@ def test_every_transcript_is_what_kshell_prints(
 ) -> None:
     line = re.sub(r"\bvmcore\b", str(guest_61.elf), command)
     places: dict[str, str] = {}
+    for written, (name, file) in OTHERS.items():
+        if written in command:
+            places[written] = str(have(named_spec(name)).folder / file)
+    if "stripped" in command.split():
+        places["stripped"] = str(strip(guest_61.elf, tmp_path / "without", registers=False))
     if any(place in command for place in LIVE):
         guest: RunningGuest = request.getfixturevalue("live_guest")
-        places = dict(zip(LIVE, (str(guest.qmp_socket), str(guest.memory_file)), strict=True))
+        places |= dict(zip(LIVE, (str(guest.qmp_socket), str(guest.memory_file)), strict=True))
     for written, real in places.items():
         line = line.replace(written, real)
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"

@@ -23,13 +23,13 @@ from kshell.memory.elfheaders import (
     read_elf_headers,
 )
 from kshell.memory.file import FileMemory, open_file, size_of
-from kshell.memory.image import Image
+from kshell.memory.fileimage import FileImage
 from kshell.memory.pieces import PieceMemory
 from kshell.memory.segments import Segments
 from kshell.memory.source import FlattenedSource
 
 
-class ElfCore(FileMemory, Image):
+class ElfCore(FileImage):
     """The physical memory in an ELF core. Made by :func:`open_elfcore`.
 
     :ivar is_user_core: whether it is the core of a process rather than of a kernel
@@ -85,7 +85,7 @@ class ElfCore(FileMemory, Image):
         super().close()
 
 
-class FlatElfCore(PieceMemory, Image):
+class FlatElfCore(PieceMemory):
     """The physical memory in an ELF core that makedumpfile -F -E wrote flattened, read in place."""
 
     def __init__(self, path: str, source: FlattenedSource) -> None:
@@ -94,6 +94,7 @@ class FlatElfCore(PieceMemory, Image):
         super().__init__(path, source, Segments(headers.physical_pieces()))
         self.arch, self.notes = headers.arch, headers.notes
         self._missing = [*headers.missing, *_lost(self._segments)]
+        self._how = source.how
         if not source.complete:
             self._missing.append("the flattened dump's end mark")
 
@@ -105,6 +106,10 @@ class FlatElfCore(PieceMemory, Image):
     def describe(self) -> str:
         """Return one line: format, size of RAM and how much of it is in the file."""
         return self.headers.describe(self._segments.total(), self._segments.held(), "flattened ")
+
+    def facts(self) -> dict[str, str]:
+        """Return how the records were found."""
+        return {"flattened": self._how}
 
 
 def _lost(segments: Segments) -> list[str]:

@@ -36,6 +36,10 @@ class Image(Memory):
         """Return what else there is to tell, for ``::status``, by one word or two."""
         return {}
 
+    def content_key(self) -> str | None:
+        """Return a key of the file's content for what is kept on disk; None when nothing may be."""
+        return None
+
     def described(self) -> list[bytes]:
         """Return the texts that may be its kernel's VMCOREINFO, the best first."""
         told = [note.desc for note in self.notes if note.name == "VMCOREINFO"]

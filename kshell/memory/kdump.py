@@ -122,6 +122,8 @@ class Kdump(Image):
     def facts(self) -> dict[str, str]:
         """Return the header's version, the parts, what was left out by rule, and what was erased on purpose."""
         told = {"header": f"version {self.version}"}
+        if isinstance(self.source, FlattenedSource):
+            told["flattened"] = self.source.how
         if self.header.split:
             told["parts"] = ", ".join(f"{part.path} (frames 0x{part.first:x} to 0x{part.last:x})"
                                       for part in self._parts)
@@ -266,6 +268,9 @@ class Kdump(Image):
             changed = part.source.changed()
             if changed is not None:
                 raise FormatError(changed)
+
+    def content_key(self) -> str | None:
+        return self.source.key() if len(self._parts) == 1 else None
 
     def close(self) -> None:
         for part in self._parts:

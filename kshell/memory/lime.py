@@ -16,8 +16,8 @@ from typing import NamedTuple
 from kshell.arch.x86_64 import X86_64
 from kshell.errors import FormatError, OpenError, Reason
 from kshell.memory.codecs import framed_snappy
-from kshell.memory.file import FileMemory, open_file, size_of
-from kshell.memory.image import Image
+from kshell.memory.file import open_file, size_of
+from kshell.memory.fileimage import FileImage
 from kshell.memory.pieces import PieceMemory
 from kshell.memory.segments import Piece, Segments
 from kshell.memory.source import FileSource
@@ -31,7 +31,7 @@ WINDOW = 1 << 20
 IDENTIFIER = b"\xff\x06\x00\x00sNaPpY"
 
 
-class Lime(FileMemory, Image):
+class Lime(FileImage):
     """The physical memory in a LiME image, or an AVML one that is not compressed. Made by :func:`open_lime`."""
 
     def __init__(self, path: str, descriptor: int, *, writable: bool = False) -> None:
@@ -171,6 +171,10 @@ class AvmlSource:
     def changed(self) -> str | None:
         return self.below.changed()
 
+    def key(self) -> str | None:
+        """Return the key of the file's content, None when nothing found in it may be kept."""
+        return self.below.key()
+
     def close(self) -> None:
         self._kept.clear()
         self.below.close()
@@ -185,7 +189,7 @@ def _varint(data: bytes) -> int:
     return -1
 
 
-class Avml(PieceMemory, Image):
+class Avml(PieceMemory):
     """The physical memory in a compressed AVML image, decompressed as it is read. Made by :func:`open_avml`."""
 
     def __init__(self, path: str, below: FileSource) -> None:

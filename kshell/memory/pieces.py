@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kshell.errors import Fault, FormatError, Reason
-from kshell.memory.model import Memory, Range, Window
+from kshell.memory.image import Image
+from kshell.memory.model import Range, Window
 from kshell.memory.segments import Segments
 from kshell.memory.source import Source
 
@@ -13,7 +14,7 @@ PAGE = 4096
 MAX_READ = 64 << 20
 
 
-class PieceMemory(Memory):
+class PieceMemory(Image):
     """Pieces of *source*, which belongs to this memory from now on; addresses in no piece are outside RAM."""
 
     def __init__(self, path: str, source: Source, segments: Segments) -> None:
@@ -59,6 +60,9 @@ class PieceMemory(Memory):
         changed = self.source.changed()
         if changed is not None:
             raise FormatError(changed)
+
+    def content_key(self) -> str | None:
+        return self.source.key()
 
     def close(self) -> None:
         self.source.close()

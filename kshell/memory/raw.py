@@ -10,8 +10,8 @@ import re
 
 from kshell.arch.x86_64 import X86_64
 from kshell.errors import OpenError, Reason
-from kshell.memory.file import FileMemory, open_file, size_of
-from kshell.memory.image import Image
+from kshell.memory.file import open_file, size_of
+from kshell.memory.fileimage import FileImage
 from kshell.memory.segments import Piece, Segments
 
 MAX_MAP = 1 << 20  # bytes of a map file
@@ -19,7 +19,7 @@ LINE = re.compile(r"(?:0x)?([0-9a-f]{1,16})-(?:0x)?([0-9a-f]{1,16})(?:\s*@?\s*(?
                   r"\s*(?::\s*(.*))?$", re.IGNORECASE)
 
 
-class Raw(FileMemory, Image):
+class Raw(FileImage):
     """The physical memory in a raw file. Made by :func:`open_raw`."""
 
     def __init__(self, path: str, descriptor: int, pieces: list[Piece], how: str, *, writable: bool = False) -> None:

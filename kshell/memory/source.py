@@ -11,15 +11,22 @@ import os
 import struct
 from array import array
 from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Protocol
 
+from kshell import cache
 from kshell.errors import FormatError
+from kshell.memory.filekey import file_key
 
 FLAT_MAGIC = b"makedumpfile\0"
 FLAT_HEADER = 4096
 RECORD = struct.Struct(">qq")
 BATCH = 1 << 16
+EVERY = 64 << 20  # bytes between two words about progress
+KIND, VERSION = "flattened", 1  # of the index in the cache
+FACTS = struct.Struct("<4Q")  # whether it is complete, whether records were cut, size, number of records
+MANY = 1 << 15  # records from which on numpy sorts them
 
 
 class Source(Protocol):
@@ -36,6 +43,9 @@ class Source(Protocol):
     def changed(self) -> str | None:
         """Return what happened to the file since it was opened, or None."""
 
+    def key(self) -> str | None:
+        """Return the key of the content for what is kept on disk, or None."""
+
     def close(self) -> None: ...
 
 
@@ -49,6 +59,10 @@ class FileSource:
 
     def pread(self, size: int, offset: int) -> bytes:
         return os.pread(self._fd, size, offset) if offset >= 0 else b""
+
+    def key(self) -> str | None:
+        """Return the key of the file's content, None when nothing found in it may be kept."""
+        return file_key(self._fd)
 
     def changed(self) -> str | None:
         now = os.fstat(self._fd)
@@ -65,14 +79,17 @@ class FileSource:
 
 
 class FlattenedSource:
-    """A flattened file, read in place. One pass over the records' headers makes the index.
+    """A flattened file, read in place. One pass over the records' headers makes the index, which is kept on disk.
 
     Of records for the same bytes the later one counts, as it would when the file was put together.
 
     :ivar complete: False when the file ends before its end mark
+    :ivar how: where the index came from, in words
     """
 
-    def __init__(self, below: FileSource) -> None:
+    def __init__(
+        self, below: FileSource, progress: Callable[[str, int, int], None] = lambda what, done, total: None
+    ) -> None:
         """:raises FormatError: no flattened file, or a record of impossible size"""
         self.below = below
         head = below.pread(32, 0)
@@ -81,36 +98,81 @@ class FlattenedSource:
         kind, version = struct.unpack_from(">qq", head, 16)
         if (kind, version) != (1, 1):
             raise FormatError(f"flattened format type {kind} version {version} is not known")
-        self.complete = False
+        self.complete = self._cut = False
         self.size = 0
-        rows: list[tuple[int, int, int]] = []  # offset, size, place in the file
-        at = FLAT_HEADER
+        self._starts: array[int] | memoryview[int]
+        self._sizes: array[int] | memoryview[int]
+        self._places: array[int] | memoryview[int]
+        key = below.key()
+        if key is not None and self._load(key):
+            self.how = f"{len(self._starts)} records, index from the cache"
+            return
+        self._pass(progress)
+        self.how = f"{len(self._starts)} records, index made in one pass"
+        if key is not None:
+            facts = FACTS.pack(self.complete, self._cut, self.size, len(self._starts))
+            columns = (self._starts, self._sizes, self._places)
+            cache.store(KIND, key, VERSION, facts, *(memoryview(column).cast("B") for column in columns))
+
+    def _pass(self, progress: Callable[[str, int, int], None]) -> None:
+        """Make the index: read the header of each record."""
+        starts, sizes, places = array("Q"), array("Q"), array("Q")
+        at, told, sorted_so_far, end = FLAT_HEADER, 0, True, 0
         window, base = b"", 0
         while True:
             if not base <= at <= base + len(window) - RECORD.size:
-                window, base = below.pread(BATCH, at), at
+                window, base = self.below.pread(BATCH, at), at
                 if len(window) < RECORD.size:
                     break
             offset, size = RECORD.unpack_from(window, at - base)
             if offset == size == -1:
                 self.complete = True
                 break
-            if offset < 0 or size <= 0 or at + size > 1 << 62:
+            if offset < 0 or size <= 0 or at + size > 1 << 62 or offset + size > 1 << 62:
                 raise FormatError(f"flattened record at 0x{at:x}: impossible offset {offset} or size {size}")
             at += RECORD.size
-            rows.append((offset, size, at))
-            self.size = max(self.size, offset + size)
+            starts.append(offset)
+            sizes.append(size)
+            places.append(at)
+            sorted_so_far = sorted_so_far and offset >= end
+            end = offset + size
+            self.size = max(self.size, end)
             at += size
-        self._index(rows)
+            if at - told > EVERY:
+                told = at
+                progress("indexing the flattened dump", at, self.below.size)
+        if sorted_so_far:
+            self._starts, self._sizes, self._places = starts, sizes, places
+        else:
+            self._sort(starts, sizes, places)
 
-    def _index(self, rows: list[tuple[int, int, int]]) -> None:
-        """Sort the records; cut those that later ones write over."""
-        ordered = sorted(range(len(rows)), key=lambda number: rows[number][0])
-        overlap = any(rows[a][0] + rows[a][1] > rows[b][0] for a, b in pairwise(ordered))
-        pieces = [rows[number] for number in ordered] if not overlap else _laid_over(rows)
-        self._starts = array("Q", [row[0] for row in pieces])
-        self._sizes = array("Q", [row[1] for row in pieces])
-        self._places = array("Q", [row[2] for row in pieces])
+    def _sort(self, starts: array[int], sizes: array[int], places: array[int]) -> None:
+        """Keep the records in order; cut those that later ones write over."""
+        order = _order(starts)
+        self._cut = any(starts[a] + sizes[a] > starts[b] for a, b in pairwise(order))
+        if self._cut:
+            pieces = _laid_over(list(zip(starts, sizes, places, strict=True)))
+            columns = [array("Q", column) for column in zip(*pieces, strict=True)]
+        else:
+            columns = [array("Q", [column[number] for number in order]) for column in (starts, sizes, places)]
+        self._starts, self._sizes, self._places = columns
+
+    def _load(self, key: str) -> bool:
+        """Take the index from the cache; False when it is not there, or not of this file after all."""
+        kept = cache.load(KIND, key, VERSION)
+        if kept is None or len(kept) < FACTS.size:
+            return False
+        complete, cut, size, count = FACTS.unpack_from(kept)
+        if count == 0 or len(kept) != FACTS.size + 24 * count:
+            return False
+        starts, sizes, places = (kept[FACTS.size + 8 * count * number :][: 8 * count].cast("Q") for number in range(3))
+        for number in () if cut else {0, count // 2, count - 1}:
+            found = self.below.pread(RECORD.size, places[number] - RECORD.size)
+            if len(found) < RECORD.size or RECORD.unpack(found) != (starts[number], sizes[number]):
+                return False
+        self._starts, self._sizes, self._places = starts, sizes, places
+        self.complete, self.size = bool(complete), size
+        return True
 
     def pread(self, size: int, offset: int) -> bytes:
         """As of the file put together: bytes between records, which it would hold as zeroes, are zeroes."""
@@ -134,8 +196,21 @@ class FlattenedSource:
     def changed(self) -> str | None:
         return self.below.changed()
 
+    def key(self) -> str | None:
+        """Return the key of the file's content, None when nothing found in it may be kept."""
+        return self.below.key()
+
     def close(self) -> None:
         self.below.close()
+
+
+def _order(starts: array[int]) -> Sequence[int]:
+    if len(starts) < MANY:
+        return sorted(range(len(starts)), key=starts.__getitem__)
+    import numpy as np
+
+    order: list[int] = np.argsort(np.frombuffer(starts, np.uint64), kind="stable").tolist()
+    return order
 
 
 def _laid_over(rows: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:

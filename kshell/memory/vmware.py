@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from kshell.arch.x86_64 import X86_64
 from kshell.errors import OpenError, Reason
-from kshell.memory.file import FileMemory, open_file, size_of
-from kshell.memory.image import Image
+from kshell.memory.file import open_file, size_of
+from kshell.memory.fileimage import FileImage
 from kshell.memory.segments import Piece, Segments
 from kshell.memory.source import FileSource
 
@@ -40,7 +40,7 @@ class Tag(NamedTuple):
     compressed: bool = False
 
 
-class Vmware(FileMemory, Image):
+class Vmware(FileImage):
     """The physical memory of a VMware machine. Made by :func:`open_vmware`.
 
     :param descriptor: of the file with the memory; *regions* are (first page, first page in the file, pages)

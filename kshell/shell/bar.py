@@ -1,19 +1,23 @@
-"""A bar that tells on the terminal how far a long piece of work is."""
+"""A progress bar on standard error, for work that takes longer than a look."""
 
 from __future__ import annotations
 
 import sys
 import time
 
-EVERY = 0.1
 BAR = 30
+EVERY = 0.1  # seconds between two looks of the bar
 
 
 class Bar:
-    """A line on the terminal that is written over."""
+    """A line on the terminal that is written over.
 
-    def __init__(self, *, shown: bool) -> None:
-        self.shown, self._last, self._begun, self._what = shown, 0.0, time.monotonic(), ""
+    :param after: seconds that work has to take before there is a bar at all
+    """
+
+    def __init__(self, *, shown: bool, after: float = 0.0) -> None:
+        self.shown, self.after = shown, after
+        self._last, self._begun, self._what = 0.0, time.monotonic(), ""
         self._width = 0
 
     def show(self, what: str, done: int, total: int) -> None:
@@ -26,6 +30,8 @@ class Bar:
             return
         if what != self._what:
             self._what, self._begun = what, now
+        if now - self._begun < self.after:
+            return
         self._last = now
         share = min(done / total, 1.0) if total else 1.0
         left = (now - self._begun) * (1 - share) / share if share else 0.0

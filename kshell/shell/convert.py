@@ -12,6 +12,7 @@ import click
 
 from kshell.errors import KshellError
 from kshell.escape import escape
+from kshell.shell.bar import Bar
 
 if TYPE_CHECKING:
     from kshell.linux.convert import Converted
@@ -75,7 +76,6 @@ def command(to: str, codec: str, level: int, force: bool, quiet: bool, source: s
     in raw and LiME images, and in the pages at the edges of RAM, as zeroes, which is told.
     """
     from kshell.linux.convert import convert
-    from kshell.shell.bar import Bar
     from kshell.target.open import open_target
 
     bar = Bar(shown=not quiet and sys.stderr.isatty())

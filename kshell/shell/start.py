@@ -24,7 +24,7 @@ class Request(NamedTuple):
 
     :ivar mode: "r", "r+" (``-w``) or "c" (``--cow``)
     :ivar raw: the target is raw memory; ``phys_base`` and ``map`` tell where its bytes belong
-    :ivar parts: the other files of a split dump
+    :ivar parts: the other files of a split dump; :ivar kernel: which of several kernels
     :ivar arguments: of the script; :ivar startup: obey the startup file first
     :ivar pause: a virtual machine is stopped for each question
     """
@@ -43,6 +43,7 @@ class Request(NamedTuple):
     phys_base: int = 0
     map: str | None = None
     parts: tuple[str, ...] = ()
+    kernel: int | None = None
     arguments: tuple[str, ...] = ()
     startup: bool = True
     pause: bool = False
@@ -143,10 +144,15 @@ def _drop_output(status: int) -> int:
 
 
 def _open(request: Request) -> Target:
+    from kshell.shell.bar import Bar
     from kshell.target.formats import Options
     from kshell.target.open import open_target
 
+    bar = Bar(shown=not request.quiet and sys.stderr.isatty(), after=0.5)
     options = Options(raw=request.raw, phys_base=request.phys_base, map=request.map, parts=request.parts,
-                      pause=request.pause)
-    return open_target(request.target, request.vmlinux, request.mode, options)
+                      kernel=request.kernel, pause=request.pause, progress=bar.show)
+    try:
+        return open_target(request.target, request.vmlinux, request.mode, options)
+    finally:
+        bar.clear()
 

@@ -100,7 +100,7 @@ def _flattened(path: str, mode: str, options: Options) -> Image:
                         hint="--cow keeps writes in memory instead")
     below = FileSource(path, open_file(path))
     try:
-        source = FlattenedSource(below)
+        source = FlattenedSource(below, options.progress)
         first = source.pread(8, 0)
         if first[:4] == b"\x7fELF":
             return FlatElfCore(path, source)

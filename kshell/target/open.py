@@ -11,7 +11,7 @@ from kshell.memory.model import Memory
 from kshell.memory.overlay import Overlay
 from kshell.target.cpus import read_cpus
 from kshell.target.formats import RAW, Options, look_at, open_image
-from kshell.target.kernel import attach_kernel
+from kshell.target.kernels import Survey
 from kshell.target.target import Cpu, Target
 from kshell.target.vmcoreinfo import Vmcoreinfo
 
@@ -118,36 +118,10 @@ def _target_of(dump: Image, path: str, mode: str, options: Options) -> Target:
         target.findings["missing"] = missing
     target.cpus = read_cpus(dump.notes, dump.arch) or [
         Cpu(number, registers, None, "state") for number, registers in enumerate(dump.registers)]
-    info = best_vmcoreinfo(dump.described())
-    if info is not None:
-        attach_kernel(target, physical, info)
-    elif not attach_found(target, physical):
-        lost = f"; {missing}" if missing else ""
-        why = f"a dump without VMCOREINFO, and none in its memory, so nothing tells where its kernel is{lost}"
-        raise OpenError(path, why, kind="symbols",
-                        hint="copy the dump again" if missing else
-                        "QEMU writes VMCOREINFO with -device vmcoreinfo and qemu_fw_cfg.ko loaded in the guest")
+    survey = Survey(target, dump, physical, options)
+    survey.attach()
+    target.survey = survey.kernels
     return target
-
-
-def attach_found(target: Target, physical: Memory) -> bool:
-    """Look for VMCOREINFO in the memory itself; attach the first kernel whose page tables are where it says.
-
-    Where there is none the other roads are tried.
-    """
-    from kshell.target.scan import find_vmcoreinfo
-
-    for address, info in find_vmcoreinfo(physical):
-        try:
-            attach_kernel(target, physical, info)
-        except OpenError:
-            continue
-        told = "found in its memory" if target.live else "not in the dump's notes; found in its memory"
-        target.findings["VMCOREINFO"] = f"{told} at physical 0x{address:x}"
-        return True
-    from kshell.target.roads import attach_by_roads
-
-    return attach_by_roads(target, physical, target.cpus)
 
 
 def best_vmcoreinfo(descriptions: list[bytes]) -> Vmcoreinfo | None:

@@ -32,7 +32,7 @@ from kshell.memory.overlay import Overlay
 from kshell.memory.qmp import Qmp, QmpError
 from kshell.memory.qmpmem import QmpMemory, parse_words
 from kshell.target.control import Control
-from kshell.target.open import attach_found
+from kshell.target.kernels import attach_found
 from kshell.target.target import Cpu, Target
 
 if TYPE_CHECKING:

@@ -8,14 +8,15 @@ would have it, so that all above works alike; ``Target.findings`` tells how it w
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from kshell.arch.model import Arch
 from kshell.errors import FormatError, KshellError
 from kshell.memory.model import Memory
+from kshell.target.formats import Progress
 from kshell.target.image import START, Image, banner, find_image, image_bytes
-from kshell.target.kernel import attach_kernel
 from kshell.target.space import AddressSpace
-from kshell.target.target import Cpu, Target
+from kshell.target.target import Cpu
 from kshell.target.toplevel import kernel_roots, kernel_space
 from kshell.target.vmcoreinfo import Vmcoreinfo
 from kshell.types.kallsyms_scan import scan_kallsyms
@@ -26,34 +27,58 @@ FRAME = 0x000F_FFFF_FFFF_F000
 LINKED = 0xFFFF_FFFF_8100_0000  # where x86-64 kernels are linked to, CONFIG_PHYSICAL_START being 16 MiB everywhere
 
 
-def attach_by_roads(target: Target, physical: Memory, cpus: list[Cpu]) -> bool:
-    """Find a kernel in *physical* without VMCOREINFO and attach it to *target*; False when there is none."""
-    for space, image, how in _spaces(physical, target.arch, cpus):
-        runs = list(image_bytes(space, image))
-        text = banner(runs)
-        if text is None:
+class Road(NamedTuple):
+    """A kernel found: its address space, ``info`` as its VMCOREINFO would be, how it was found, and its kallsyms."""
+
+    space: AddressSpace
+    info: Vmcoreinfo
+    how: str
+    told: str
+
+
+def iter_roads(physical: Memory, arch: Arch, cpus: list[Cpu], progress: Progress) -> Iterator[Road]:
+    """Yield the kernels in *physical* that are found without VMCOREINFO, each image once, the best road first."""
+    seen: set[int] = set()
+    for space, image, how in _spaces(physical, arch, cpus, progress):
+        if image.delta in seen:
             continue
-        places: dict[str, int] = {}
-        try:
-            found = scan_kallsyms(runs)
-            places = dict(found.places)
-            for name in ("_stext", "init_uts_ns", "swapper_pg_dir"):
-                known = found.table.find(name)
-                if known:
-                    places[name] = known[0].address
-            told = "by the shape of its tables"
-        except FormatError as error:
-            told = f"not found: {error}"
-        info = _describe(space, image, text, places)
-        attach_kernel(target, physical, info, space)
-        target.findings["kernel"] = f"{info.release}, {space.format.levels}-level page tables found by {how}"
-        target.findings["VMCOREINFO"] = "none in the dump or its memory"
-        target.findings["kallsyms"] = told
-        return True
-    return False
+        road = _road(space, image, how)
+        if road is not None:
+            seen.add(image.delta)
+            yield road
 
 
-def _spaces(physical: Memory, arch: Arch, cpus: list[Cpu]) -> Iterator[tuple[AddressSpace, Image, str]]:
+def road_to(physical: Memory, arch: Arch, root: int, levels: int) -> Road | None:
+    """Return the kernel whose top table is at *root*, None when there is none: it was found there once."""
+    try:
+        space = kernel_space(physical, arch, root, levels)
+        return _road(space, find_image(space), "their place, which was found before")
+    except KshellError:
+        return None
+
+
+def _road(space: AddressSpace, image: Image, how: str) -> Road | None:
+    runs = list(image_bytes(space, image))
+    text = banner(runs)
+    if text is None:
+        return None
+    places: dict[str, int] = {}
+    try:
+        found = scan_kallsyms(runs)
+        places = dict(found.places)
+        for name in ("_stext", "init_uts_ns", "swapper_pg_dir"):
+            known = found.table.find(name)
+            if known:
+                places[name] = known[0].address
+        told = "by the shape of its tables"
+    except FormatError as error:
+        told = f"not found: {error}"
+    return Road(space, _describe(space, image, text, places), how, told)
+
+
+def _spaces(
+    physical: Memory, arch: Arch, cpus: list[Cpu], progress: Progress
+) -> Iterator[tuple[AddressSpace, Image, str]]:
     """Yield (address space, where the image is in it, how it was found), the best road first."""
     for cpu in cpus:
         if not cpu.registers.get("cr3"):
@@ -71,7 +96,7 @@ def _spaces(physical: Memory, arch: Arch, cpus: list[Cpu]) -> Iterator[tuple[Add
             for own, where in kernel_roots(physical, arch, low, high):
                 yield own, where, f"CR3 of CPU {cpu.number}"
             yield space, image, f"CR3 of CPU {cpu.number}, the page tables of the task on it"
-    for own, where in kernel_roots(physical, arch):
+    for own, where in kernel_roots(physical, arch, progress=progress):
         yield own, where, "the looks of their top table"
 
 

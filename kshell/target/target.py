@@ -6,7 +6,7 @@ Everything that costs time is found when it is first asked for. What could not b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -78,6 +78,8 @@ class Target:
         #: gives the places in the source of a virtual address, the innermost inlined function first
         self.find_lines: Callable[[int], list[SourceLine]] | None = None
         self.make_space: Callable[[int], AddressSpace] | None = None
+        #: looks for all kernels in the image; told of the work; None where there can be one only
+        self.survey: Callable[[Callable[[str, int, int], None]], Sequence[object]] | None = None
         self._symbols: SymbolIndex | None = None
         self._types: TypeIndex | None = None
         self._spaces: dict[int, AddressSpace] = {}
@@ -269,6 +271,13 @@ class Target:
     def on_close(self, closer: Callable[[], None]) -> None:
         """Call *closer* when the target is closed, the last one given first."""
         self._closers.append(closer)
+
+    def forget_kernel(self) -> None:
+        """Forget what was found by the kernel that is attached: another one takes its place."""
+        self._symbols = self._types = self._percpu = None
+        self._spaces.clear()
+        for word in ("symbols", "types", "modules", "module types", "direct map", "VMCOREINFO", "kallsyms"):
+            self.findings.pop(word, None)
 
     def close(self) -> None:
         """Release what the target holds open. A second close does nothing."""

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from kshell.arch.model import Arch
 from kshell.errors import KshellError
 from kshell.memory.model import Memory
+from kshell.target.formats import Progress
 from kshell.target.image import Image, find_image
 from kshell.target.space import AddressSpace
 
@@ -25,13 +26,14 @@ UNUSED = 0x7FF0_0000_0000_0000  # bits that a top-level entry leaves zero: no-ex
 
 
 def kernel_roots(
-    physical: Memory, arch: Arch, start: int = 0, end: int = 1 << 64
+    physical: Memory, arch: Arch, start: int = 0, end: int = 1 << 64, *,
+    progress: Progress = lambda what, done, total: None,
 ) -> Iterator[tuple[AddressSpace, Image]]:
     """Yield the address space of every kernel whose top table lies between the physical addresses *start* and *end*.
 
     Those of 5 levels come instead of the table below them, which looks like one of 4. Imports numpy.
     """
-    candidates = dict(_candidates(physical, start, end))
+    candidates = dict(_candidates(physical, start, end, progress))
     spaces: dict[int, tuple[AddressSpace, Image]] = {}
     images: dict[tuple[int, int], Image | None] = {}  # by what the last entry leads to: all tasks' tables share it
     for levels in (4, 5):
@@ -69,18 +71,21 @@ def _image(space: AddressSpace) -> Image | None:
         return None
 
 
-def _candidates(physical: Memory, start: int, end: int) -> Iterator[tuple[int, int]]:
+def _candidates(physical: Memory, start: int, end: int, progress: Progress) -> Iterator[tuple[int, int]]:
     """Yield (address, what the last entry leads to) of pages without user half whose last entry leads to a table."""
     import numpy as np
 
     runs = [run for run in physical.ranges() if run.held]
     top = max((run.end for run in runs), default=0)
+    total, done = sum(run.end - run.start for run in runs), 0
     count = 0
     for run in runs:
         at = -(-max(run.start, start) // PAGE) * PAGE
         stop = min(run.end, end)
         while at + PAGE <= stop:
             size = min(CHUNK, stop - at) // PAGE * PAGE
+            done += size
+            progress("looking for page tables", done, total)
             data, fault = physical.read_upto(at, size)
             whole = len(data) // PAGE
             tables = np.frombuffer(data, "<u8", whole * SLOTS).reshape(whole, SLOTS)

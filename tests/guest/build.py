@@ -34,6 +34,7 @@ from .spec import GuestSpec
 RIG_SOURCES = ("victim.c", "collect.c", "runtime.h", "init", "initramfs.py", "contents.py", "machine.py", "crash.py")
 BUILD_VERSION = 1  # raise when build.py changes what an image holds
 ORACLE_DRIVE = 1 << 30
+SAVING = b"KSHELL-SAVING"  # init in the crash kernel, before it reads /proc/vmcore
 DUMP_FORMATS = {"kdump-zlib": "kdump.zlib", "kdump-lzo": "kdump.lzo", "kdump-snappy": "kdump.snappy"}
 
 
@@ -96,7 +97,9 @@ def _build(spec: GuestSpec, final: Path) -> None:
     start = time.monotonic()
     with appearing(final) as work:
         try:
-            if spec.crash:
+            if spec.second:
+                _take_second(spec, work)
+            elif spec.crash:
                 _take_crash(spec, work)
             elif spec.disaster:
                 _take_disaster(spec, work)
@@ -154,6 +157,26 @@ def _take_disaster(spec: GuestSpec, work: Path) -> None:
         make_sparse(work / "elf")
     unpack_oracle(drive, work / "oracle")
     drive.unlink()
+
+
+def _take_second(spec: GuestSpec, work: Path) -> None:
+    """Dump a guest as its crash kernel begins to save the memory of the dead one."""
+    oracle_drive = _empty(work / "drive", ORACLE_DRIVE)
+    dump_drive = _empty(work / "dump-drive", (spec.memory + 64) << 20)
+    with _powered(spec, work, [oracle_drive, dump_drive]) as guest:
+        with step(f"{spec.name}: booting {kernel(spec.kernel).release} and its crash kernel"):
+            wait_crash(guest, spec.timeout)
+            guest.wait_console((SAVING,), spec.timeout, failing=(FAILED_BY_ITSELF,))
+        guest.command("stop")
+        with step(f"{spec.name}: dumping"):
+            (work / "registers.txt").write_text(guest.monitor("info registers -a"))
+            guest.command("dump-guest-memory", paging=False, protocol=f"file:{work / 'elf'}")
+            guest.command("pmemsave", val=0, size=spec.memory << 20, filename=str(work / "raw"))
+        for path in ("elf", "raw"):
+            make_sparse(work / path)
+    unpack_oracle(oracle_drive, work / "oracle")
+    oracle_drive.unlink()
+    dump_drive.unlink()
 
 
 def _take_crash(spec: GuestSpec, work: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 
-LATER = ("teller", "memory_file", "disaster")
+LATER = ("teller", "memory_file", "disaster", "second")
 """fields that came later: where they are False or empty they do not count, and older images stay valid"""
 
 
@@ -39,6 +39,8 @@ class GuestSpec:
     """the guest's memory is a shared file, ``RunningGuest.memory_file``"""
     disaster: str = ""
     """one of disasters.DISASTERS is staged instead of the usual processes, and the dead or frozen kernel is dumped"""
+    second: bool = False
+    """with crash: dumped through QEMU while its crash kernel runs, so that two kernels are in memory"""
     timeout: float = 300.0
     """seconds from power-on until the guest must be ready (and, with crash, saved)"""
 
@@ -64,6 +66,7 @@ STANDARD: dict[str, GuestSpec] = {
         replace(_BASE, name="novmcoreinfo", vmcoreinfo=False),
         replace(_BASE, name="kdump", memory=1024, crash=True, timeout=600.0),
         GuestSpec("kdump-6.12", kernel="6.12", memory=1024, crash=True, timeout=600.0),
+        replace(_BASE, name="two", memory=768, crash=True, second=True, timeout=600.0),
         replace(_BASE, name="live", teller=True, memory_file=True),
         replace(_BASE, name="big", memory=2048, processes=8000, files=60000, timeout=1800.0),
         replace(_BASE, name="null", disaster="null"),

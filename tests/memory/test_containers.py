@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from kshell.errors import Fault, KshellError, OpenError, Reason
+from kshell.memory import filekey
 from kshell.memory.image import Image
 from kshell.memory.raw import open_raw
+from kshell.memory.source import MANY, FileSource, FlattenedSource
 from kshell.target.formats import FORMATS, Options, open_image
 from kshell.target.open import open_target
 from tests.memory import containers
@@ -233,3 +235,52 @@ def test_no_kernel_in_raw_memory_is_told(tmp_path: Path) -> None:
         open_target(str(path))
     with pytest.raises(OpenError, match="nothing tells where its kernel is"):
         open_target(str(path), options=Options(raw=True))
+
+
+# -- the index of a flattened file, kept on disk -----------------------------------------------------------------------
+
+
+def test_the_index_of_a_flattened_file_is_kept_until_the_file_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path = tmp_path / "flat"
+    data = os.urandom(300_000)
+
+    def opened() -> tuple[str, bytes]:
+        with path.open("rb") as file:
+            source = FlattenedSource(FileSource(str(path), os.dup(file.fileno())))
+            try:
+                return source.how, source.pread(len(data), 0)
+            finally:
+                source.close()
+
+    path.write_bytes(containers.flattened(data, 999))
+    assert "one pass" in opened()[0] and "one pass" in opened()[0]  # just written: nothing is kept of it
+    monkeypatch.setattr(filekey, "SETTLED", 0)
+    assert "one pass" in opened()[0]
+    assert opened() == (f"{-(-len(data) // 999)} records, index from the cache", data)
+    told = path.stat()
+    changed = bytearray(containers.flattened(data, 999))
+    changed[4096 + 16 + 5] ^= 1  # in a byte of the first record
+    path.write_bytes(changed)
+    os.utime(path, ns=(told.st_atime_ns, told.st_mtime_ns))  # the same size and time of change
+    how, found = opened()
+    assert "one pass" in how and found[5] != data[5] and found[6:] == data[6:]
+    path.write_bytes(containers.flattened(data, 1000))
+    assert opened() == (f"{len(data) // 1000} records, index made in one pass", data)
+
+
+def test_many_records_in_any_order(tmp_path: Path) -> None:
+    import random
+
+    data = os.urandom(MANY * 4)
+    records = [(at, data[at : at + 3]) for at in range(0, len(data), 3)]
+    random.Random(1).shuffle(records)
+    path = tmp_path / "flat"
+    path.write_bytes(containers.flattened(b"", end=False) + b"".join(
+        struct.pack(">qq", at, len(piece)) + piece for at, piece in records))
+    with path.open("rb") as file:
+        source = FlattenedSource(FileSource(str(path), os.dup(file.fileno())))
+        assert len(records) > MANY and source.pread(len(data), 0) == data and not source.complete
+        source.close()

@@ -30,6 +30,9 @@ class Bytes:
     def changed(self) -> str | None:
         return None
 
+    def key(self) -> str | None:
+        return None
+
     def close(self) -> None: ...
 
 

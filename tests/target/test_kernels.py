@@ -1,0 +1,84 @@
+"""Two kernels in one image: a guest that died, dumped while its crash kernel ran."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kshell.errors import OpenError
+from kshell.linux.tasks import iter_processes
+from kshell.target import kernels
+from kshell.target.formats import Options
+from kshell.target.open import open_target
+from tests.guest.fixtures import have
+from tests.guest.image import GuestImage
+from tests.guest.spec import named_spec
+from tests.target.stripped import strip
+
+
+@pytest.fixture(scope="module")
+def two(index_cache: Path) -> GuestImage:
+    return have(named_spec("two"))
+
+
+def names(path: Path, **options: int) -> set[str]:
+    with open_target(str(path), options=Options(**options)) as target:  # type: ignore[arg-type]
+        return {task.comm for task in iter_processes(target)}
+
+
+@pytest.mark.parametrize("file", ["elf", "raw"])
+def test_the_dead_kernel_is_chosen_and_the_other_can_be(two: GuestImage, file: str) -> None:
+    path = two.folder / file
+    assert "victim" in names(path) and "dd" not in names(path)
+    with open_target(str(path)) as target:
+        assert {p.pid for p in two.oracle.processes() if p.comm == "victim"} == {
+            task.pid for task in iter_processes(target) if task.comm == "victim"}
+        assert target.survey is not None
+        first, second = map(str, target.survey(lambda what, done, total: None))
+        assert first.startswith("1 (this one): 6.1") and "crash kernel" not in first
+        assert second.startswith("2: 6.1") and "a crash kernel, VMCOREINFO at physical 0x" in second
+    assert "victim" not in names(path, kernel=2) and "init" in names(path, kernel=2)
+    with pytest.raises(OpenError, match="no kernel 3 in it: there are 2") as caught:
+        names(path, kernel=3)
+    assert "crash kernel" in str(caught.value.hint)
+
+
+def test_status_lists_them(two: GuestImage) -> None:
+    command = [sys.executable, "-m", "kshell", "--json", "--kernel", "2", "-e", "::status", str(two.folder / "raw")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    told = json.loads(done.stdout)["kernels"]
+    assert "2 (this one): 6.1" in told and "--kernel chooses" in told
+
+
+def test_what_was_found_is_kept(two: GuestImage, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = two.folder / "raw"
+    words: list[str] = []
+    options = Options(kernel=2, progress=lambda what, done, total: words.append(what))
+    with open_target(str(path), options=options):
+        pass
+    words.clear()
+
+    def look_again(*arguments: object) -> None:
+        raise AssertionError("the memory was looked at again")
+
+    monkeypatch.setattr(kernels, "find_vmcoreinfo", look_again)
+    with open_target(str(path), options=options) as target:
+        assert "kernels" in target.findings and not words
+
+
+@pytest.mark.parametrize("registers, how", [(True, "CR3 of CPU 1"), (False, "the looks of their top table")])
+def test_the_dead_one_is_found_without_vmcoreinfo_too(
+    two: GuestImage, tmp_path: Path, registers: bool, how: str
+) -> None:
+    """CPU 0 runs the crash kernel, CPU 1 was halted in the dead one."""
+    bare = strip(two.elf, tmp_path / "bare", registers=registers)
+    words: set[str] = set()
+    with open_target(str(bare), options=Options(progress=lambda what, done, total: words.add(what))) as target:
+        assert "victim" in {task.comm for task in iter_processes(target)}
+        assert how in target.findings["kernel"]
+        assert "1: 6.1" in target.findings["kernels"] and "2 (this one)" in target.findings["kernels"]
+    assert words == {"looking for the kernel", *(() if registers else ("looking for page tables",))}
