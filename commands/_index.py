@@ -94,6 +94,7 @@ DCMDS: dict[str, tuple[str, str, str, bool]] = {
     "sizeof": ("print", "Show the size of a type, or of a member of it", "refused", False),
     "sort": ("pipes", "Pass on the values of a pipe, sorted: by themselves, or by a member of what they are the addresses of", "refused", False),
     "stack": ("stacks", "Show a kernel stack, the innermost function first", "optional", False),
+    "stackinfo": ("stacks", "Show how deep kernel stacks are and have been, in bytes, and whether they have overflowed", "optional", False),
     "stacks": ("stacks", "Show the stacks of all tasks, equal ones once, with their number; the most frequent first", "optional", False),
     "status": ("status", "Say what is being looked at, how it was found, and what is missing", "refused", False),
     "sum": ("pipes", "Add the values of a pipe, as unsigned numbers, and show the sum in decimal", "refused", False),

@@ -28,7 +28,7 @@ from kshell.api import (
     escape,
     walker,
 )
-from kshell.linux import blocked, cpus, processes, stacks, tasks
+from kshell.linux import blocked, cpus, processes, stack_depth, stacks, tasks
 from kshell.linux.stack_filter import STATES, StackFilter, in_state
 from kshell.linux.stacks import Frame, Group, Stack
 
@@ -320,6 +320,40 @@ def _group(session: Session, group: Group, header: list[str], everyone: bool) ->
         return told
 
     return Record(lines(), as_data, tuple(group.tasks), TASK)
+
+
+@dcmd("stackinfo", columns=(
+    Column("THREAD", kind=ADDRESS), Column("STACK", kind=ADDRESS), Column("SIZE", 6, COUNT), Column("CUR", 6, COUNT),
+    Column("MAX", 6, COUNT), Column("END", 11), Column("CMD/TID", key="comm"),
+), yields=TASK, group="Stacks")
+def stackinfo(
+    session: Session, address: int | None, values: Values | None,
+    damaged: Annotated[bool, Flag("-o", "only those that have overflowed")],
+) -> Iterator[Output]:
+    """Show how deep kernel stacks are and have been, in bytes, and whether they have overflowed.
+
+    CUR is what is in use now, MAX the most that ever was: stacks are zeroed before a task gets them. END tells whether
+    the magic at the end of the stack is there (ok), or what was written over it: then the stack has overflowed, or
+    something else was written there. With addresses (of task_structs, in a pipe too), of those only.
+
+    Examples:
+      ::stackinfo | ::head -3
+      ::stackinfo -o                 // overflowed stacks
+      ::pgrep ^kworker | ::stackinfo
+    """
+    target = session.target
+    wanted = _wanted(session, address, values)
+    chosen = stacks.every_task(target) if wanted is None else wanted
+    pids, flags, names = tasks.task_columns(target, chosen, "pid", "flags", "comm")
+    for number, depth in enumerate(stack_depth.depths(target, chosen)):
+        if damaged and depth.intact is not False:
+            continue
+        end = {None: None, True: "ok", False: f"0x{depth.magic or 0:08x}"}[depth.intact]
+        name = names[number]
+        if isinstance(name, str) and isinstance(flags[number], int) and not flags[number] & tasks.PF_KTHREAD:
+            name = f"{name}/{pids[number]}"
+        yield Row(depth.task, (depth.task, depth.base or None, depth.size if depth.base else None, depth.current,
+                               depth.deepest, end, name))
 
 
 @walker("stack")

@@ -7,12 +7,13 @@ Kernel source: ``crash_save_cpu`` in kernel/crash_core.c (kernel/kexec_core.c be
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from kshell.errors import FormatError, KshellError
-from kshell.linux.percpu import per_cpu_ptr
-from kshell.linux.tasks import iter_current
+from kshell.linux.lists import member_offset
+from kshell.linux.percpu import TOP, per_cpu_ptr
 from kshell.memory.notes import iter_notes
 from kshell.types.model import StructType
 from kshell.unwind.model import StackRange
@@ -50,15 +51,31 @@ class CpuState(NamedTuple):
 
 def cpu_states(target: Target) -> dict[int, CpuState]:
     """Return the state of each online CPU, and of others that the image has registers of, by number."""
-    try:
-        current = dict(iter_current(target))
-    except KshellError:
-        current = {}  # without the task; the registers are still told
     told = registers(target)
+    current: dict[int, int] = {}
+    # without the tasks the registers are still told
+    with suppress(KshellError):
+        # a panicking kernel takes the CPUs that it stops off line
+        numbers = sorted({*target.cpu_numbers("online"), *told})
+        current = dict(current_tasks(target, numbers))
     return {
         number: CpuState(number, current.get(number, 0), *told.get(number, ({}, "")))
         for number in sorted({*current, *told})
     }
+
+
+def current_tasks(target: Target, numbers: Sequence[int], member: str = "curr") -> Iterator[tuple[int, int]]:
+    """Yield (cpu, ``task_struct``) of what the run queues of these CPUs say runs on them, or of ``idle``.
+
+    ``rq->curr`` is in every kernel; ``current_task`` moved twice (pcpu_hot in 6.2, back in 6.15).
+
+    :raises KshellError: the run queues cannot be found
+    """
+    queues = target.symbol("runqueues").address
+    offset = member_offset(target.type("struct rq"), member)
+    for number in numbers:
+        with suppress(KshellError):  # one that cannot be read costs its own answer
+            yield number, target.kernel.u64((queues + target.percpu_base(number) + offset) % TOP)
 
 
 def registers(target: Target) -> dict[int, tuple[dict[str, int], str]]:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kshell.errors import KshellError
-from kshell.linux.cpus import thread_size
-from kshell.linux.lists import member_offset
+from kshell.linux.cpus import current_tasks, thread_size
 from kshell.linux.tasks import process_addresses, task_type, thread_addresses
 from kshell.value import Vector
 
@@ -24,13 +22,7 @@ def every_task(target: Target) -> list[int]:
     found: list[int] = []
     for leader, count in zip(leaders, counts, strict=True):
         found += [leader] if count == 1 else thread_addresses(target, leader)
-    queue = target.symbol("runqueues").address
-    offset = member_offset(target.type("struct rq"), "idle")
-    for cpu in target.cpu_numbers("online"):
-        try:
-            found.append(target.kernel.u64((queue + target.percpu_base(cpu) + offset) % (1 << 64)))
-        except KshellError:
-            continue
+    found += [idle for _, idle in current_tasks(target, target.cpu_numbers("present"), "idle") if idle]
     return found
 
 

@@ -1,18 +1,19 @@
 """What unwinding needs to know of one kernel: its ORC tables and its modules', what is code, replaced return addresses.
 
 Kernel source: arch/x86/kernel/unwind_orc.c (``orc_find``, ``orc_module_find``, ``orc_ftrace_find``),
-``struct mod_arch_specific`` in arch/x86/include/asm/module.h, kernel/trace/rethook.c, kernel/kprobes.c.
+``struct mod_arch_specific`` in arch/x86/include/asm/module.h.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from kshell.errors import KshellError
 from kshell.linux.modules import regions
+from kshell.linux.traced_returns import TRAMPOLINES, real_return
 from kshell.target.modules import iter_modules
 from kshell.unwind import orc
 from kshell.unwind.orc import Entry, OrcTable
@@ -24,9 +25,7 @@ if TYPE_CHECKING:
 
 #: nm's letters of code
 TEXT_LETTERS = frozenset("tTwW")
-#: return addresses that a tracer puts in place of the real one: kretprobes (5.15+ with "__", rethook since 5.18)
-TRAMPOLINES = ("arch_rethook_trampoline", "__kretprobe_trampoline", "kretprobe_trampoline", "return_to_handler")
-#: where a task that has never run begins (since 6.4 ret_from_fork_asm, 3aec4ecb3d1f)
+#: where a task that has never run begins (ret_from_fork_asm since 6.6, 3aec4ecb3d1f)
 STARTS = ("ret_from_fork_asm", "ret_from_fork")
 MAX_OPS = 1 << 12
 
@@ -47,9 +46,13 @@ class Unwinding:
             self.kernel = self._kernel_table()
         except KshellError as error:
             self.problem = str(error)
-        #: addresses at which a frame is not what it seems: of trampolines, and where new tasks start
-        self.odd = frozenset(
-            symbol.address for name in (*TRAMPOLINES, *STARTS) if (symbol := target.symbols.get(name)) is not None)
+        self._trampolines = self._places(TRAMPOLINES)
+        #: addresses at which a frame is not what it seems: return addresses of tracers, and where new tasks start
+        self.odd = frozenset({*self._trampolines, *self._places(STARTS)})
+
+    def _places(self, names: Sequence[str]) -> dict[int, str]:
+        found = ((name, self.target.symbols.get(name)) for name in names)
+        return {symbol.address: name for name, symbol in found if symbol is not None}
 
     def _kernel_table(self) -> OrcTable:
         """:raises SymbolNotFoundError: the kernel has no ORC, or its symbols do not tell where"""
@@ -167,7 +170,8 @@ class Unwinding:
 
     def _real_return(self, task: int) -> Callable[[int, int], int]:
         def real(found: int, place: int) -> int:
-            return found
+            name = self._trampolines.get(found)
+            return found if name is None else real_return(self.target, task, name, place)
 
         return real
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from kshell.errors import Fault, FormatError, KshellError
@@ -21,10 +22,14 @@ if TYPE_CHECKING:
 
 WORD = 8
 TOP = 1 << 64
+#: where code lies that is in no table: BPF programs and the like, in reach of the kernel's own
+GENERATED = 0xFFFF_FFFF_8000_0000
 #: frames after which a trace is given up: a stack of 16 KiB has room for twice as many calls at most
 MAX_FRAMES = 1024
 #: guessed frames that are shown behind damage
 MAX_GUESSES = 64
+#: of them, how many are tried as the beginning of the rest
+MAX_TRIES = 16
 #: bytes that are looked through for them
 MAX_SCAN = 64 << 10
 PT_REGS = "r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi orig_rax rip cs rflags rsp ss".split()
@@ -85,6 +90,14 @@ def walk(
     :param start: the innermost frame: pc, sp, bp, kind, registers and reliable count
     :param stacks: the stacks it may be on: the task's and, for a task on a CPU, that CPU's
     """
+    trace = _follow(memory, code, start, stacks, limit)
+    if not trace.end or len(trace.frames) >= limit:
+        return trace
+    return _broken(memory, code, list(trace.frames), trace.end, stacks)
+
+
+def _follow(memory: Memory, code: Code, start: Frame, stacks: Sequence[StackRange], limit: int) -> Trace:
+    """Return the trace up to where it ends or cannot be followed."""
     frames: list[Frame] = []
     step = _Step(start.pc, start.sp, start.bp, start.kind, start.regs, start.registers)
     reliable = start.reliable
@@ -97,11 +110,11 @@ def walk(
             return Trace(tuple(frames))
         found = next((one for one in stacks if one.start <= step.sp <= one.end), None)
         if frames and (problem := _misplaced(step.sp, found, current, visited, lowest)):
-            return _broken(memory, code, frames, problem, stacks)
+            return Trace(tuple(frames), problem)
         if found is not None:
             visited.add(found)
         current, lowest = found, step.sp
-        reliable = reliable and not step.guessed
+        reliable = reliable and not step.guessed and (step.kind != CALL or code.is_text(step.pc - 1))
         frames.append(Frame(step.pc, step.sp, step.bp, step.kind, reliable, found.name if found else "", step.regs,
                             step.registers))
         if len(frames) >= limit:
@@ -109,9 +122,9 @@ def walk(
         try:
             following = _next(memory, code, frames[-1], current)
         except Fault as fault:
-            return _broken(memory, code, frames, f"cannot read the stack: {fault}", stacks)
+            return Trace(tuple(frames), f"cannot read the stack: {fault}")
         except (Broken, FormatError) as error:
-            return _broken(memory, code, frames, str(error), stacks)
+            return Trace(tuple(frames), str(error))
         if following is None:
             return Trace(tuple(frames))
         step = following
@@ -141,7 +154,10 @@ def _next(memory: Memory, code: Code, frame: Frame, stack: StackRange | None) ->
             return None  # the zero that some kernels leave above the outermost frame
         entry = code.find(frame.lookup)
         if entry is None:
-            return _by_frame_pointer(memory, code, frame, stack, f"0x{frame.pc:x} is not in the kernel's code")
+            why = f"0x{frame.pc:x} is not in the kernel's code"
+            if frame.pc < GENERATED:
+                raise Broken(why)
+            return _by_frame_pointer(memory, code, frame, stack, why)
     else:
         entry = code.find(frame.lookup) if code.has_orc else None
         if entry is None:
@@ -150,7 +166,8 @@ def _next(memory: Memory, code: Code, frame: Frame, stack: StackRange | None) ->
         return None
     if entry.kind == orc.UNDEFINED:
         return _unhinted(memory, code, frame, stack)
-    cfa = _frame_address(memory, frame, entry)
+    guessed = entry.base == orc.BP and frame.bp is None
+    cfa = _frame_by_caller(memory, code, frame, stack) if guessed else _frame_address(memory, frame, entry)
     if entry.kind == orc.REGS:
         return _from_registers(cfa, read_pt_regs(memory, cfa), frame.bp, entry.signal)
     if entry.kind == orc.PARTIAL:
@@ -163,7 +180,8 @@ def _next(memory: Memory, code: Code, frame: Frame, stack: StackRange | None) ->
     else:
         bp = frame.bp if entry.bp == orc.NONE else None
     place = (cfa - WORD) % TOP
-    return _Step(code.real_return(memory.u64(place), place), cfa, bp, EXACT if entry.signal else CALL)
+    pc = code.real_return(memory.u64(place), place)
+    return _Step(pc, cfa, bp, EXACT if entry.signal else CALL, guessed=guessed)
 
 
 def _unhinted(memory: Memory, code: Code, frame: Frame, stack: StackRange | None) -> _Step:
@@ -182,13 +200,27 @@ def _unhinted(memory: Memory, code: Code, frame: Frame, stack: StackRange | None
     place = (frame.sp + depth) % TOP
     sure = _calls(memory, place, start)
     if not sure:
-        end = min(stack.end if stack is not None else 0, frame.sp + MAX_SCAN)
-        place = next((at for at, pc in return_addresses(memory, code, frame.sp, end)
-                      if call_target(memory, pc) == start), 0)
+        place = _caller(memory, code, frame, start, stack)
         if not place:
             raise Broken(why)
     bp = memory.u64(place - saved) if saved else frame.bp
     return _Step(memory.u64(place), place + WORD, bp, guessed=not sure)
+
+
+def _frame_by_caller(memory: Memory, code: Code, frame: Frame, stack: StackRange | None) -> int:
+    """Return what the frame pointer, which is not known, would tell: it is above a call of this very function."""
+    start = code.function(frame.lookup)
+    place = _caller(memory, code, frame, start, stack) if start else 0
+    if not place:
+        raise Broken(f"the frame at 0x{frame.pc:x} is counted from rbp, which is not known")
+    return place + WORD
+
+
+def _caller(memory: Memory, code: Code, frame: Frame, start: int, stack: StackRange | None) -> int:
+    """Return where on the rest of the stack the first return address behind a call of *start* is, 0 for nowhere."""
+    end = stack.end if stack is not None else 0
+    found = return_addresses(memory, code, frame.sp, end)
+    return next((place for place, pc in found if call_target(memory, pc) == start), 0)
 
 
 def _calls(memory: Memory, place: int, start: int) -> bool:
@@ -264,15 +296,21 @@ def _by_frame_pointer(memory: Memory, code: Code, frame: Frame, stack: StackRang
 def _broken(
     memory: Memory, code: Code, frames: list[Frame], why: str, stacks: Sequence[StackRange],
 ) -> Trace:
-    """Return the trace with what look like return addresses on the rest of the stack, as unreliable frames."""
+    """Return the trace, and behind it what the rest of the stack may have been, as unreliable frames.
+
+    The first return address from which on all can be followed to the end is taken up; if there is none, all words that
+    look like return addresses are told.
+    """
     last = frames[-1]
     found = next((one for one in stacks if one.start <= last.sp <= one.end), None)
-    guesses: list[Frame] = []
-    if found is not None:
-        for place, pc in return_addresses(memory, code, last.sp, found.end):
-            guesses.append(Frame(pc, place + WORD, None, CALL, False, found.name))
-            if len(guesses) >= MAX_GUESSES:
-                break
+    if found is None:
+        return Trace(tuple(frames), why)
+    guesses = [Frame(pc, place + WORD, None, CALL, False, found.name)
+               for place, pc in islice(return_addresses(memory, code, last.sp, found.end), MAX_GUESSES)]
+    for guess in guesses[:MAX_TRIES]:
+        trace = _follow(memory, code, guess, stacks, MAX_FRAMES)
+        if not trace.end and len(trace.frames) > 1:
+            return Trace((*frames, *trace.frames), why)
     return Trace((*frames, *guesses), why)
 
 
