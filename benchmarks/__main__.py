@@ -281,6 +281,14 @@ def main() -> int:
         ours, theirs = case(table, "search", runs, big, vmlinux)
         table.row("a string in 2 GiB of RAM", ours.times("seconds"), theirs.times("seconds"), 1)
         table.row("  a number under a mask", ours.times("masked"))
+        ours, theirs = case(table, "stacks", 1, big, vmlinux)  # drgn needs a minute
+        table.row("8,000 kernel stacks with function names", ours.times("seconds"), theirs.times("seconds"), 0.15)
+        table.row("  again", ours.times("again"), theirs.times("again"), 0.15)
+        table.row("  followed and grouped", ours.times("groups"))
+        grouped = Measured()
+        for _ in range(runs):
+            grouped.run([PYTHON, "-m", "kshell", "-e", "::stacks", big])
+        table.row("  ::stacks as a command", grouped.seconds, goal=2)
         ours, theirs = case(table, "dentries", runs, big, vmlinux)
         table.row("all dentries by their slabs, first time", ours.times("seconds"), theirs.times("seconds"), 0.05)
         table.row("  again", ours.times("again"), theirs.times("again"))

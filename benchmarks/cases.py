@@ -84,6 +84,61 @@ def drgn_tasks(dump: str, vmlinux: str) -> dict[str, Any]:
     return result | {"check": digest(sorted(result["check"]))}
 
 
+# -- stacks: the program counters and the function names of every task ------------------------------------------------
+
+
+def kshell_stacks(dump: str) -> dict[str, Any]:
+    """``groups`` are the seconds of grouping equal stacks, without a list of each."""
+    from kshell.linux import stacks
+
+    target = kshell_open(dump)
+    target.type("struct task_struct")
+    every = stacks.every_task(target)
+    import numpy  # noqa: F401 - drgn's import is not measured either
+
+    def work() -> list[list[int]]:
+        rows = []
+        for stack in stacks.stacks(target, every):
+            frames = [frame for frame in stack.frames if frame.kind != "user"]
+            assert all(stacks.function(target, frame) for frame in frames)
+            rows.append([frame.pc for frame in frames])
+        return rows
+
+    result = timed(work)
+    result["again"] = timed(work)["seconds"]
+    result["groups"] = timed(lambda: len(stacks.stacks(target, every).groups()))["seconds"]
+    result["count"] = len(every)
+    return result | {"check": digest(sorted(result["check"]))}
+
+
+def drgn_stacks(dump: str, vmlinux: str) -> dict[str, Any]:
+    from drgn.helpers.linux.cpumask import for_each_online_cpu
+    from drgn.helpers.linux.percpu import per_cpu
+    from drgn.helpers.linux.pid import for_each_task
+
+    program = drgn_open(dump, vmlinux)
+    every = list(for_each_task(program))
+    every += [per_cpu(program["runqueues"], cpu).idle for cpu in for_each_online_cpu(program)]
+
+    def work() -> list[list[int]]:
+        rows = []
+        for task in every:
+            row: list[int] = []
+            for frame in program.stack_trace(task) if task.stack else ():
+                if frame.pc < 1 << 63:
+                    break  # user code; behind it is noise
+                name = frame.name
+                if not frame.is_inline:
+                    assert name
+                    row.append(frame.pc)
+            rows.append(row)
+        return rows
+
+    result = timed(work)
+    result["again"] = timed(work)["seconds"]
+    return result | {"check": digest(sorted(result["check"]))}
+
+
 # -- memory ------------------------------------------------------------------------------------------------------------
 
 

@@ -54,21 +54,41 @@ def place(session: Session, frame: Frame) -> str:
     return f"{name}+0x{offset:x}" if offset else name
 
 
-def data(session: Session, stack: Stack, number: int) -> dict[str, Any]:
+def sources(session: Session, frame: Frame) -> list[Any]:
+    """Return the places in the source of a frame, the innermost inlined function first."""
+    return [] if frame.kind == "user" else session.target.source_lines(frame.lookup)
+
+
+def need_lines(session: Session) -> None:
+    """:raises KshellError: the target has no debugging data that tells source lines"""
+    if session.target.find_lines is None:
+        raise KshellError("no debugging data tells source lines", hint="name a vmlinux with DWARF: kshell DUMP VMLINUX")
+
+
+def data(session: Session, stack: Stack, number: int, lines: bool = False) -> dict[str, Any]:
     """Return the JSON object of a frame."""
     frame = stack.frames[number]
     found = stacks.symbolize(session.target, frame)
     symbol, offset = found if found is not None else (None, None)
-    return {
+    told: dict[str, Any] = {
         "task": f"0x{stack.task:x}" if stack.task else None, "cpu": stack.cpu, "frame": number,
         "pc": f"0x{frame.pc:x}", "sp": f"0x{frame.sp:x}", "symbol": symbol.name if symbol is not None else None,
         "offset": offset, "module": symbol.module if symbol is not None else None, "reliable": frame.reliable,
         "kind": frame.kind, "stack": frame.stack or None,
     }
+    if lines:
+        places = [{"function": one.function, "file": one.file, "line": one.line} for one in sources(session, frame)]
+        told |= {"inlined": places[:-1], **{key: places[-1][key] if places else None for key in ("file", "line")}}
+    return told
 
 
-def show(session: Session, stack: Stack, pointers: bool = False, indent: str = "") -> Iterator[Output]:
-    """Yield a line for each frame, and why the trace ends if it ends early."""
+def show(
+    session: Session, stack: Stack, pointers: bool = False, indent: str = "", source: bool = False,
+) -> Iterator[Output]:
+    """Yield a line for each frame, and why the trace ends if it ends early.
+
+    :param source: with the places in the source, and the functions that were inlined
+    """
     on = "task"
     for number, frame in enumerate(stack.frames):
         lines = []
@@ -77,8 +97,13 @@ def show(session: Session, stack: Stack, pointers: bool = False, indent: str = "
             on = frame.stack
         call = "" if frame.kind == "user" else "()"
         pointer = f"{frame.sp:016x} " if pointers else ""
-        lines.append(f"{indent}{pointer}{'' if frame.reliable else '? '}{place(session, frame)}{call}")
-        yield Record(lines, lambda n=number: data(session, stack, n), frame.pc)  # type: ignore[misc]
+        where = ""
+        for one in sources(session, frame) if source else ():
+            where = f"  {escape(str(one))}" if one.line else ""
+            if one.inlined:
+                lines.append(f"{indent}{' ' * len(pointer)}{escape(one.function)} (inlined){where}")
+        lines.append(f"{indent}{pointer}{'' if frame.reliable else '? '}{place(session, frame)}{call}{where}")
+        yield Record(lines, lambda n=number: data(session, stack, n, source), frame.pc)  # type: ignore[misc]
     if stack.end:
         last = f"{stack.frames[-1].sp:016x} " if pointers and stack.frames else ""
         yield Record([f"{indent}{last}[{escape(stack.end)}]"], lambda: {
@@ -154,6 +179,7 @@ def owner(session: Session, stack: Stack) -> str:
 def stack(
     session: Session, address: int | None, call: Call,
     detailed: Annotated[bool, Flag("-v", "the size and the address of each frame, and saved registers")],
+    source: Annotated[bool, Flag("-l", "with source lines and inlined functions; needs a vmlinux with DWARF")],
     cpu: Annotated[Decimal | None, Option("-c", "cpu", "of what this CPU was doing, in decimal")],
     arguments: Annotated[str | None, Word("n", "as mdb has it, how many arguments; the kernel keeps none")],
 ) -> Iterator[Output]:
@@ -172,10 +198,14 @@ def stack(
       ::stack -v -c 1
       ::pgrep ^kworker | ::stack
     """
+    if source:
+        need_lines(session)
+        if detailed:
+            raise UsageError("-v and -l do not go together")
     found = find(session, address, cpu, str(call.type) if call.type is not None else "")
     if address is None and not call.pipe_out:
         yield Note(f"stack of {owner(session, found)}")
-    yield from verbose(session, found) if detailed else show(session, found)
+    yield from verbose(session, found) if detailed else show(session, found, source=source)
 
 
 @dcmd("$C", group="Stacks")
@@ -237,6 +267,7 @@ def all_stacks(
     state: Annotated[list[str], Option("-t", "state|comm", "only tasks in this state or of this name")],
     no_state: Annotated[list[str], Option("-T", "state|comm", "only tasks that are not")],
     active: Annotated[bool, Flag("-i", "leave out tasks that wait for work or a signal, and dead ones")],
+    source: Annotated[bool, Flag("-l", "with source lines and inlined functions; needs a vmlinux with DWARF")],
 ) -> Iterator[Output]:
     """Show the stacks of all tasks, equal ones once, with their number; the most frequent first.
 
@@ -257,6 +288,8 @@ def all_stacks(
       ::stacks -t 'sleeper' -a
     """
     target = session.target
+    if source:
+        need_lines(session)
     wanted = _wanted(session, address, values)
     if wanted is not None and not wanted:
         return
@@ -276,7 +309,7 @@ def all_stacks(
     for group in stacks.stacks(target, chosen).groups(labels):
         if not passes(group.stack):
             continue
-        yield _group(session, group, header, everyone)
+        yield _group(session, group, header, everyone, source)
         header = []
 
 
@@ -291,7 +324,7 @@ def _wanted(session: Session, address: int | None, values: Values | None) -> lis
     return [address]
 
 
-def _group(session: Session, group: Group, header: list[str], everyone: bool) -> Record:
+def _group(session: Session, group: Group, header: list[str], everyone: bool, source: bool) -> Record:
     whole = group.stack
     # user code is not compared
     found = whole._replace(frames=tuple(frame for frame in whole.frames if frame.kind != "user"))
@@ -304,13 +337,13 @@ def _group(session: Session, group: Group, header: list[str], everyone: bool) ->
         if everyone:
             for first in range(1, len(group.tasks), 4):
                 yield "".join(f"{task:016x} " for task in group.tasks[first : first + 4]).rstrip()
-        for output in show(session, found, indent=" " * 17):
+        for output in show(session, found, indent=" " * 17, source=source):
             assert isinstance(output, Record)
-            yield from (line.removesuffix("()") for line in output.lines)
+            yield from (line.replace("()", "", 1) for line in output.lines)
         yield ""
 
     def as_data() -> dict[str, Any]:
-        frames = [data(session, found, number) for number in range(len(found.frames))]
+        frames = [data(session, found, number, source) for number in range(len(found.frames))]
         told: dict[str, Any] = {
             "task": f"0x{found.task:x}", "state": state, "sobj": kind or None, "count": len(group.tasks),
             "end": found.end or None, "frames": frames,
@@ -334,7 +367,9 @@ def stackinfo(
 
     CUR is what is in use now, MAX the most that ever was: stacks are zeroed before a task gets them. END tells whether
     the magic at the end of the stack is there (ok), or what was written over it: then the stack has overflowed, or
-    something else was written there. With addresses (of task_structs, in a pipe too), of those only.
+    something else was written there. Most stacks have a guard page below them, which is hit before the magic is
+    written over: MAX is nearly SIZE then, and -o counts them too. With addresses (of task_structs, in a pipe too), of
+    those only.
 
     Examples:
       ::stackinfo | ::head -3
@@ -346,7 +381,7 @@ def stackinfo(
     chosen = stacks.every_task(target) if wanted is None else wanted
     pids, flags, names = tasks.task_columns(target, chosen, "pid", "flags", "comm")
     for number, depth in enumerate(stack_depth.depths(target, chosen)):
-        if damaged and depth.intact is not False:
+        if damaged and not depth.overflowed:
             continue
         end = {None: None, True: "ok", False: f"0x{depth.magic or 0:08x}"}[depth.intact]
         name = names[number]

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from kshell.target.target import Target
 
 WORD = 8
+#: bytes at the end of a stack that nobody uses who does not overflow it: the next call goes into the guard page
+NEAR = 256
 #: stacks that are held at once
 CHUNK = 256
 
@@ -44,6 +46,12 @@ class Depth(NamedTuple):
     def intact(self) -> bool | None:
         """Whether the end of the stack was never written over; None when it cannot be told."""
         return None if self.magic is None else self.magic == STACK_END_MAGIC
+
+    @property
+    def overflowed(self) -> bool:
+        """Whether the stack was used up: its end was written over, or next to nothing was ever left above it."""
+        full = isinstance(self.deepest, int) and self.deepest > self.size - NEAR
+        return self.intact is False or full
 
 
 def depths(target: Target, tasks: Sequence[int]) -> Iterator[Depth]:

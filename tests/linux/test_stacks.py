@@ -9,6 +9,7 @@ import pytest
 
 from kshell.errors import KshellError
 from kshell.linux import cpus, stacks, tasks
+from kshell.linux.stack_depth import depths
 from kshell.linux.stacks import Stack
 from kshell.linux.unwinding import unwinding
 from kshell.target.open import open_target
@@ -167,3 +168,17 @@ def test_modules_have_tables_of_their_own(guest: Guest) -> None:
     entry = known.find(symbol.address + symbol.size // 2)
     assert entry is not None and entry.kind == 2 and entry.offset > 8
     assert all(table.count > 0 and start < end for start, end, table in known.modules)
+
+
+def test_depth_of_every_stack(guest: Guest) -> None:
+    every = stacks.every_task(guest.target)
+    found = list(depths(guest.target, every))
+    assert [depth.task for depth in found] == every
+    for depth, stack in zip(found, stacks.stacks(guest.target, every), strict=True):
+        if not depth.base:
+            assert (stack.frames, depth.deepest, depth.intact) == ((), None, None)
+            continue
+        assert depth.intact and not depth.overflowed and depth.size == 16 << 10
+        assert depth.current is not None and isinstance(depth.deepest, int)
+        assert 0 < depth.current <= depth.deepest < depth.size
+        assert depth.base <= stack.frames[0].sp <= depth.base + depth.size
