@@ -28,6 +28,7 @@ from kshell.api import (
     Word,
     dcmd,
 )
+from kshell.linux.userland import module_named, user_facts
 
 #: letters of nm(1) for the kinds of mdb's ::nm -t; kallsyms has no sections, files, registers and thread storage
 KINDS = {
@@ -59,6 +60,10 @@ def _name(_session: Session, _index: int, symbol: Symbol) -> str:
     return f"{symbol.module}`{symbol.name}" if symbol.module else symbol.name
 
 
+def _object(session: Session, _index: int, symbol: Symbol) -> str:
+    return symbol.module or ("vmlinux" if user_facts(session.target) is None else "a.out")
+
+
 def _ctype(session: Session, _index: int, symbol: Symbol) -> str:
     found = session.target.type_of(symbol)
     return "" if found is None else str(found)
@@ -74,7 +79,7 @@ FIELDS = {
     "shndx": Field(Column("Shndx", 8), lambda _session, _index, symbol: SECTIONS.get(symbol.type.upper(), "?")),
     "name": Field(Column("Name"), _name),
     "ctype": Field(Column("C Type", 40), _ctype),
-    "obj": Field(Column("Object", 15), lambda _session, _index, symbol: symbol.module or "vmlinux"),
+    "obj": Field(Column("Object", 15), _object),
 }
 
 
@@ -179,7 +184,10 @@ def _all(session: Session, module: str | None) -> Iterator[Symbol]:
     if module is None:
         yield from session.target.symbols
         return
-    wanted = None if module in ("vmlinux", "kernel") else module.replace("-", "_")
+    if user_facts(session.target) is not None:
+        wanted = module_named(session.target, module)
+    else:
+        wanted = None if module in ("vmlinux", "kernel") else module.replace("-", "_")
     known: set[str] = set()
     found = False
     for symbol in session.target.symbols:

@@ -25,6 +25,7 @@ from kshell.api import (
     dcmd,
 )
 from kshell.linux.objects import iter_objects
+from kshell.linux.userland import iter_user_objects, user_facts
 
 COLUMNS = (
     Column("BASE", 16, ADDRESS, ">", zeros=1), Column("LIMIT", 16, ADDRESS, ">", zeros=1), Column("SIZE", 16, HEX, ">"),
@@ -40,6 +41,7 @@ def objects(
 ) -> Iterator[Output]:
     """List the kernel image and the modules with where they are; a module may have several parts.
 
+    Of a process or a core the program and its libraries; their versions are build ids, or why a file is not used.
     Into a pipe go the base addresses.
 
     Examples:
@@ -49,7 +51,8 @@ def objects(
     if versions:
         yield Table(VERSIONS)
     last = ""
-    for found in iter_objects(session.target):
+    user = user_facts(session.target) is not None
+    for found in iter_user_objects(session.target) if user else iter_objects(session.target):
         if not versions:
             cells = (found.base, found.base + found.size, found.size, found.name, found.part)
             yield Row(found.base, cells)

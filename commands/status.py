@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 from kshell.api import Decimal, Flag, KshellError, Option, Output, Record, Session, dcmd
 from kshell.linux import clock, printk, uts
 from kshell.linux.kernel import build_id
+from kshell.linux.userland import user_facts
 
 if TYPE_CHECKING:
     from kshell.target.vmcoreinfo import Vmcoreinfo
 
 FLAGS = ((11, "of"), (10, "df"), (9, "if"), (8, "tf"), (7, "sf"), (6, "zf"), (4, "af"), (2, "pf"), (0, "cf"))
 PAIRS = (("rax", "r9"), ("rbx", "r10"), ("rcx", "r11"), ("rdx", "r12"), ("rsi", "r13"), ("rdi", "r14"), ("r8", "r15"))
-SEGMENTS = (("cs", "ds", "es", "fs"), ("gs", "gs_base", "kernel_gs_base"), ("trapno", "err", "cr2", "cr3"))
+SEGMENTS = (("cs", "ds", "es", "fs"), ("gs", "gs_base", "kernel_gs_base", "fs_base"), ("trapno", "err", "cr2", "cr3"))
+
+MODES = {"r": "read-only", "r+": "read-write, in place", "c": "copy on write"}
 
 
 @dcmd("status", aliases=("$?",), group="Kernel")
@@ -33,7 +36,7 @@ def status(
         yield Record(["debugging empty target"], lambda: {"kind": "empty"})
         return
     found = dict(_facts(session))
-    if verbose:
+    if verbose and user_facts(session.target) is None:
         found |= _pages(session)
         found |= _kernels(session)
     yield Record(_lines(session, found), lambda: {key.replace(" ", "_"): value for key, value in found.items()})
@@ -43,6 +46,16 @@ def _facts(session: Session) -> Iterator[tuple[str, str]]:
     """Yield what is known of the target, word by word; what cannot be told says why."""
     target = session.target
     yield "target", target.path
+    own = user_facts(target)
+    if own is not None:
+        yield "kind", target.kind
+        yield "description", target.description
+        yield "mode", MODES.get(target.mode, target.mode)
+        yield from own.status()
+        target.symbols  # noqa: B018 - found when first asked for, and told in the findings
+        target.types  # noqa: B018
+        yield from target.findings.items()
+        return
     yield "kind", "crash dump" if not target.live else "live kernel" if target.host else "virtual machine"
     if target.findings.get("image") != target.description:
         yield "description", target.description
@@ -53,7 +66,7 @@ def _facts(session: Session) -> Iterator[tuple[str, str]]:
     except KshellError as error:
         yield "host", f"unknown ({error})"
         yield "operating system", target.release
-    yield "mode", {"r": "read-only", "r+": "read-write, in place", "c": "copy on write"}.get(target.mode, target.mode)
+    yield "mode", MODES.get(target.mode, target.mode)
     target.symbols  # noqa: B018 - found when first asked for, and told in the findings
     target.types  # noqa: B018
     built = build_id(target)
@@ -122,6 +135,15 @@ def _kernels(session: Session) -> dict[str, str]:
 def _lines(session: Session, facts: dict[str, str]) -> Iterator[str]:
     from kshell.api import escape
 
+    own = user_facts(session.target)
+    if own is not None:
+        name = escape(facts["target"])
+        yield {"process": f"debugging PID {own.pid} (64-bit)", "core": f"debugging core file {name} (64-bit)",
+               "file": f"debugging file '{name}' (object file)"}[session.target.kind]
+        for key, value in facts.items():
+            if key not in ("target", "kind"):
+                yield f"{key}: {escape(value)}"
+        return
     host = escape(facts["host"])
     what = facts["target"] if facts["kind"] == "crash dump" else ""
     if facts["kind"] == "crash dump":
@@ -174,13 +196,27 @@ def _panic(session: Session) -> str:
 @dcmd("regs", aliases=("$r",), group="Kernel")
 def regs(
     session: Session, cpu: Annotated[Decimal | None, Option("-c", "cpu", "of this CPU, in decimal; 0 without")],
+    tid: Annotated[Decimal | None, Option("-t", "tid", "of this thread of the process or core, in decimal")],
 ) -> Iterator[Output]:
-    """Show the registers of a CPU as the dump has them.
+    """Show the registers of a CPU as the dump has them, or of a thread of a process or core.
+
+    A thread of a live process is stopped for that, a millisecond, and runs on.
 
     Examples:
       ::regs
       ::regs -c 1
+      ::regs -t 4711
     """
+    own = user_facts(session.target)
+    if own is not None:
+        if cpu is not None:
+            raise KshellError("a process has no CPUs: -t TID chooses a thread")
+        thread, values = own.registers(tid)
+        yield Record(_registers(session, values), lambda: {
+            "tid": thread, **{name: f"0x{value:x}" for name, value in values.items()}})
+        return
+    if tid is not None:
+        raise KshellError("a kernel's threads that do not run have no registers: ::stack shows where they wait")
     cpus = session.target.cpus
     wanted = 0 if cpu is None else cpu
     found = next((one for one in cpus if one.number == wanted), None)

@@ -21,6 +21,7 @@ from kshell.api import (
 )
 from kshell.linux import processes
 from kshell.linux import whatis as answers
+from kshell.linux.userland import user_facts, whatis_user
 
 
 @dcmd("whatis", group="Symbols")
@@ -34,7 +35,7 @@ def whatis(
 
     Kernel addresses are looked for in the symbols, tasks, the stacks of tasks and CPUs, the objects of slab caches,
     per-CPU memory, modules, vmalloc areas, the pages of the direct map and the memory map; user addresses in the
-    mappings of the process context and the pages behind them.
+    mappings of the process context and the pages behind them, or in those of the process that is the target.
 
     Examples:
       schedule+10::whatis
@@ -51,15 +52,19 @@ def whatis(
         raise UsageError("which address?")
     context, half = session.context, session.target.arch.kernel_half
     for number in wanted:
-        if context is None and number < half:
+        own = user_facts(session.target) is not None
+        if context is None and number < half and not own:
             yield Text(f"{number:x} is unknown: a user address, and there is no process context (::getu)")
             continue
         some = False
         broken: list[str] = []
         mm, comm = (context.mm, f"process {context.pid} ({context.comm})") if context is not None else (0, "")
-        found = (
-            answers.whatis(session.target, number, mm, comm, verbose=verbose) if mm or number >= half
-            else _mapping(session, number))
+        if own:
+            found = whatis_user(session.target, number)
+        elif mm or number >= half:
+            found = answers.whatis(session.target, number, mm, comm, verbose=verbose)
+        else:
+            found = _mapping(session, number)
         for answer in found:
             if answer.kind == "error":
                 broken.append(answer.text)

@@ -26,6 +26,7 @@ from kshell.api import (
 )
 from kshell.linux import memory_map, processes
 from kshell.linux import vtop as vtop_
+from kshell.linux.userland import user_facts
 
 
 @dcmd("vtop", group="Memory")
@@ -42,6 +43,8 @@ def vtop(
       init_task::vtop -v
       ::getu 812; 404010::vtop
     """
+    if user_facts(session.target) is not None:
+        raise KshellError("failed to get physical mapping: a process or file has no page tables to look at")
     space = vtop_.page_tables(session.target.user_space(mm) if mm is not None else session.space(address))
     for step in vtop_.steps(space, address) if verbose and not call.pipe_out else ():
         flags = f" ({step.flags})" if step.flags else ""
@@ -80,6 +83,7 @@ def mappings(
 ) -> Iterator[Output]:
     """List the mappings of the process context, or the regions of the kernel's address space.
 
+    Of a target that is a process or a core its own mappings, of an ELF file its sections.
     With an address only the one that holds it. Names are those of /proc/PID/maps. Into a pipe it passes the bases,
     of a process's mappings their vm_area_structs.
 
@@ -91,13 +95,26 @@ def mappings(
     user = not kernel and (which is not None or session.context is not None)
     if address is not None and which is None:
         user = address < session.target.arch.kernel_half
-    found = _process(session, which, address) if user else _kernel(session, vmalloc, address)
+    if user_facts(session.target) is not None:
+        found = _own(session, which, address)
+    else:
+        found = _process(session, which, address) if user else _kernel(session, vmalloc, address)
     some = False
     for item in found:
         some = some or type(item) is Row
         yield item
     if address is not None and not some:
         raise KshellError(f"failed to obtain mapping: no mapping for address 0x{address:x}")
+
+
+def _own(session: Session, which: str | None, address: int | None) -> Iterator[Output]:
+    facts = user_facts(session.target)
+    assert facts is not None
+    if which is not None and which not in (str(facts.pid), facts.comm):
+        raise KshellError(f"the target is {facts.comm or 'a file'} alone, there is no {which}")
+    for one in facts.mappings():
+        if address is None or one.start <= address < one.end:
+            yield Row(one.start, (one.start, one.end, one.end - one.start, one.permissions, one.name or "[ anon ]"))
 
 
 def _process(session: Session, which: str | None, address: int | None) -> Iterator[Output]:

@@ -21,6 +21,7 @@ Examples:
   kshell --cow -e 'jiffies/W 0' vmcore  a write to a private copy
   echo '2+3=X' | kshell -n              a calculator
   kshell -f script vmcore -- 0t10       a file of commands with an argument, its variable 1
+  kshell -p 4711                        a live process; kshell CORE its core, kshell FILE a program
   kshell convert -d 31 vmcore small     a smaller dump; see kshell convert --help
 
 Process ids are decimal, because they are printed in decimal; other bare numbers are hexadecimal (0t10 is ten).
@@ -59,6 +60,8 @@ class Number(click.ParamType):  # type: ignore[type-arg, unused-ignore]
 @click.option("--kernel", type=click.IntRange(min=1), metavar="N", allow_from_autoenv=False,
               help="Of several kernels in TARGET: the one that ::status -v lists as N.")
 @click.option("--pause", is_flag=True, help="Stop a virtual machine for each question, and resume it.")
+@click.option("-p", "--pid", type=click.IntRange(1), metavar="PID", allow_from_autoenv=False,
+              help="The target is the live process PID.")
 @click.option("-n", "no_target", is_flag=True, help="No target at all: a calculator.")
 @click.option("--json", "json", is_flag=True, help="Output as JSON, one object a line.")
 @click.option("-q", "quiet", is_flag=True, help="No banner and no notes.")
@@ -71,15 +74,16 @@ class Number(click.ParamType):  # type: ignore[type-arg, unused-ignore]
 @click.pass_obj
 def cli(
     behind: list[str] | None, commands: tuple[str, ...], script: str | None, write: bool, cow: bool, raw: bool,
-    pause: bool, phys_base: int, map_file: str | None, parts: tuple[str, ...], kernel: int | None, no_target: bool,
-    json: bool, quiet: bool, stop_on_error: bool, no_plugins: bool, no_startup: bool, target: str | None,
-    vmlinux: str | None,
+    pause: bool, phys_base: int, map_file: str | None, parts: tuple[str, ...], kernel: int | None, pid: int | None,
+    no_target: bool, json: bool, quiet: bool, stop_on_error: bool, no_plugins: bool, no_startup: bool,
+    target: str | None, vmlinux: str | None,
 ) -> int:
     """mdb for Linux: read and write kernel and user memory.
 
     TARGET is a crash dump, or a virtual machine: qmp:SOCKET, ram:FILE; without one it is the running system. VMLINUX
-    adds the names and types of a vmlinux, System.map or BTF file of the same kernel. Commands come from the terminal,
-    from standard input, from -e or from -f. What follows -- are the arguments of the script of -f.
+    adds the names and types of a vmlinux, System.map or BTF file of the same kernel. TARGET may also be the core of a
+    process, and VMLINUX its program; or a program, library, object file or kernel module to look into. Commands come
+    from the terminal, from standard input, from -e or from -f. What follows -- are the arguments of the script of -f.
     """
     arguments: tuple[str, ...] = ()
     if script is not None:
@@ -93,6 +97,10 @@ def cli(
         raise click.UsageError("-e and -f are mutually exclusive")
     if write and cow:
         raise click.UsageError("-w and --cow are mutually exclusive")
+    if pid is not None:
+        if target is not None or no_target:
+            raise click.UsageError("-p names the target: TARGET and -n do not go with it")
+        target = f"pid:{pid}"
     if no_target and (target is not None or write or cow):
         raise click.UsageError("-n means no target: TARGET, -w and --cow do not go with it")
     if target is None and (raw or phys_base or map_file is not None or parts or kernel is not None):

@@ -24,6 +24,8 @@ def disassembler(session: Session) -> Disassembler:
         return None if found is None or session.variables.get("_") else session.name_of(address)
 
     def percpu_name(offset: int) -> str | None:
+        if target.kind != "kernel":
+            return None
         if offset >= target.arch.kernel_half:  # 6.15+ (9d7de2aa8b41): per-CPU symbols have ordinary addresses
             return name(offset)
         if not percpu and target.types.base is not None:

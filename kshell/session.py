@@ -160,6 +160,8 @@ class Session:
         """
         if self._target is not None:
             self._target.physical.check()
+            if self._target.kind != "kernel":
+                self._target.kernel.check()
 
     def question(self) -> AbstractContextManager[None]:
         """The time of one statement: see :meth:`kshell.target.target.Target.question`."""
@@ -167,7 +169,13 @@ class Session:
 
     @property
     def kernel(self) -> Memory:
-        """Kernel virtual memory."""
+        """Kernel virtual memory.
+
+        :raises KshellError: the target is no kernel
+        """
+        if self.target.kind != "kernel":
+            raise KshellError(f"there is no kernel memory: the target is a {self.target.kind}",
+                              hint="its own memory is what / and ::dump show")
         return self.target.kernel
 
     @property
@@ -181,6 +189,8 @@ class Session:
 
         :raises NoProcessError: no context is set
         """
+        if self.target.kind != "kernel":
+            return self.target.kernel
         if self.context is None:
             raise NoProcessError("no process context", hint="::getu PID chooses the process (::ps lists them)")
         return self.context.space
@@ -188,10 +198,12 @@ class Session:
     def space(self, address: int) -> Memory:
         """Return the memory that virtual *address* belongs to: the kernel's or the process context's, by its half.
 
+        A target that is a process, a core or a file has one memory.
+
         :raises NoProcessError: it is a user address and no context is set
         """
         target = self.target
-        if address >= target.arch.kernel_half:
+        if address >= target.arch.kernel_half or target.kind != "kernel":
             return target.kernel
         if self.context is None:
             raise NoProcessError(
@@ -207,6 +219,8 @@ class Session:
         if name == "virtual":
             return self.space(address)
         if name == "object":
+            if self.target.object_file is not None:
+                return self.target.object_file
             raise KshellError("operation not supported by target", hint="there is no object file: / reads memory")
         if name not in ("kernel", "user", "physical"):
             raise NotFoundError("address space", name)
@@ -263,7 +277,7 @@ class Session:
             found = self._target.symbols.get(name)
             return None if found is None else found.address
         try:
-            if object in ("vmlinux", "kernel"):
+            if object in ("vmlinux", "kernel") and self._target.kind == "kernel":
                 symbol = self._target.symbol(name)  # the kernel is asked before its modules
                 return symbol.address if symbol.module is None else None
             return self._target.symbol(name, object).address

@@ -59,6 +59,7 @@ class FakeTarget:
     """As much of a Target as the shell asks for."""
 
     def __init__(self, writable: bool = False) -> None:
+        self.kind, self.object_file = "kernel", None
         self.path, self.description, self.live = "fake", "fake memory", False
         self.mode = "r+" if writable else "r"
         self.writable = writable

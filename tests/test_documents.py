@@ -1,7 +1,7 @@
 """Every example in README.md and docs/ is run on a real dump; pages and tables made from the registry are fresh.
 
 A ``console`` block is a transcript: ``$`` commands and what they print. ``vmcore`` stands for the 6.1 guest's dump,
-``two.raw``, ``bare.elf`` and ``stripped`` for others (OTHERS),
+``two.raw``, ``bare.elf`` and ``stripped`` for others (OTHERS), ``./rec`` for the program of tests/programs,
 ``/run/vm.qmp`` and ``/dev/shm/vm`` for a running guest's QMP socket and memory file.
 Addresses, sizes and times differ from boot to boot, so runs of hex digits and numbers are compared by their kind only;
 a line ``...`` stands for any lines.
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ from tests.guest.fixtures import have
 from tests.guest.image import GuestImage
 from tests.guest.qemu import RunningGuest
 from tests.guest.spec import named_spec
+from tests.programs import compiled
 from tests.target.stripped import strip
 
 TOP = Path(__file__).parent.parent
@@ -84,6 +86,8 @@ def test_every_transcript_is_what_kshell_prints(
         places |= dict(zip(LIVE, (str(guest.qmp_socket), str(guest.memory_file)), strict=True))
     for written, real in places.items():
         line = line.replace(written, real)
+    if "./rec" in command:
+        shutil.copy(compiled("-g", "-O1"), tmp_path / "rec")
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     done = subprocess.run(["sh", "-c", line], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60,
                           env={**os.environ, "PATH": path}, check=False, cwd=tmp_path)

@@ -98,6 +98,13 @@ class Arch(ABC):
         """
 
     @abstractmethod
+    def user_registers(self, data: bytes) -> dict[str, int]:
+        """Return the registers in what PTRACE_GETREGSET gives for NT_PRSTATUS (``struct user_regs_struct``).
+
+        :raises FormatError: it is too short: of a process of another word size
+        """
+
+    @abstractmethod
     def qemu_cpu(self, data: bytes) -> dict[str, int]:
         """Return registers of the descriptor of a note named QEMU (``QEMUCPUState``).
 

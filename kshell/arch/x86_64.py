@@ -178,6 +178,11 @@ class X86_64(Arch):
         registers["pid"] = int(struct.unpack_from("<i", data, PRSTATUS_PID)[0])
         return registers
 
+    def user_registers(self, data: bytes) -> dict[str, int]:
+        if len(data) < 8 * len(USER_REGS):
+            raise FormatError(f"registers of {len(data)} bytes: a 32-bit process, which is not supported yet")
+        return dict(zip(USER_REGS, struct.unpack_from(f"<{len(USER_REGS)}Q", data), strict=True))
+
     def qemu_cpu(self, data: bytes) -> dict[str, int]:
         if len(data) < QEMU_SIZE:
             raise FormatError(f"QEMU note of {len(data)} bytes is too short for x86_64")

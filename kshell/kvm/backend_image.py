@@ -12,11 +12,11 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from kshell.errors import Fault, FormatError, KshellError, NoUserSpaceError, SymbolNotFoundError
-from kshell.kvm.auxv import parse_auxv
 from kshell.kvm.backend import Facts, Page, User
 from kshell.linux.creds import credentials
 from kshell.linux.tasks import Task, find_task, iter_processes, read_task, task_value
 from kshell.memory.model import Memory
+from kshell.target.auxv import parse_auxv
 from kshell.target.kernel import user_half
 from kshell.target.space import AddressSpace
 from kshell.target.target import Target

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kshell.errors import Fault, KshellError, Reason, SymbolNotFoundError, repr_name
-from kshell.kvm.auxv import parse_auxv
 from kshell.kvm.backend import Facts, Page, User
 from kshell.kvm.errors import KvmError, OpenError, ProcessGoneError
 from kshell.kvm.strings import decode
 from kshell.memory.model import Memory
 from kshell.memory.overlay import Overlay
 from kshell.memory.procmem import ProcessMemory
+from kshell.target.auxv import parse_auxv
 from kshell.types.model import Symbol
 
 if TYPE_CHECKING:

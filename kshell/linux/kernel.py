@@ -14,8 +14,13 @@ if TYPE_CHECKING:
 def require_kernel(target: Target) -> None:
     """Do nothing, or say why there is no kernel memory to answer from.
 
-    :raises KshellError: the running system, and its kernel memory cannot be read
+    :raises KshellError: the running system, and its kernel memory cannot be read; or a target that is no kernel
     """
+    if target.kind != "kernel":
+        from kshell.target.user import NAMES
+
+        raise KshellError(f"there is no kernel here: the target is {NAMES[target.kind]}",
+                          hint="kshell DUMP and kshell alone look at kernels")
     if isinstance(target.kernel, Unavailable):
         raise KshellError(f"kernel memory cannot be read: {target.kernel.why}", hint=target.kernel.hint)
 

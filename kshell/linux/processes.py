@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from kshell.errors import Fault, FormatError, KshellError, NoUserSpaceError, Reason
 from kshell.linux import tasks
+from kshell.linux.kernel import require_kernel
 from kshell.linux.tasks import Task
 from kshell.target.target import Unavailable
 
@@ -22,7 +23,12 @@ if TYPE_CHECKING:
 
 
 def from_proc(target: Target) -> bool:
-    """Whether processes are those of /proc: the running system without readable kernel memory."""
+    """Whether processes are those of /proc: the running system without readable kernel memory.
+
+    :raises KshellError: the target is no kernel, and has no processes
+    """
+    if target.kind != "kernel":
+        require_kernel(target)
     return target.host and isinstance(target.kernel, Unavailable)
 
 

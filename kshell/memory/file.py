@@ -76,7 +76,14 @@ class FileMemory(Memory):
         self._fd, self._segments, self._beyond = descriptor, segments, beyond
         self._piece = NOWHERE
         self._columns: tuple[Column, Column, Column] | None = None
+        self._mates: list[FileMemory] = []
         self._stamp = self._look()
+
+    def pair(self, other: FileMemory) -> None:
+        """Take *other* for another view of the same file: what one writes has not changed behind the other's back."""
+        self._mates.append(other)
+        other._mates.append(self)
+        other.epoch = self.epoch
 
     @property
     def moving(self) -> bool:
@@ -313,6 +320,8 @@ class FileMemory(Memory):
         finally:
             self.epoch.count += 1
             self._stamp = self._look()
+            for mate in self._mates:
+                mate._stamp = self._stamp
 
     def _shorter_than(self, end: int) -> bool:
         """Whether the file ends before the offset *end* by now."""

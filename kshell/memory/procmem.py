@@ -86,6 +86,28 @@ class ProcessMemory(Memory):
         with open(descriptor, "rb") as file:
             return file.read()
 
+    def file(self, name: str) -> bytes:
+        """Return the file *name* in the folder of the process. Raises as :meth:`_file`."""
+        return self._file(name)
+
+    def folder(self, name: str) -> list[str]:
+        """Return the names in the folder *name* of the process.
+
+        :raises OSError: the process is gone
+        """
+        descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._folder)
+        try:
+            return os.listdir(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def link(self, name: str) -> str:
+        """Return what the link *name* in the folder of the process leads to.
+
+        :raises OSError: the process is gone, or it may not be read
+        """
+        return os.readlink(name, dir_fd=self._folder)
+
     def _executes_another(self) -> bool:
         """Whether the process lives and has memory, though what was opened is gone: that is execve(2)."""
         try:

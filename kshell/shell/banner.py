@@ -36,4 +36,7 @@ def banner(session: Session, width: int = 80) -> Iterator[str]:
         for number, line in enumerate(lines):
             yield f" {'' if number else fact:<8} {line}"
         left -= len(lines)
+    if target.kind != "kernel":
+        yield " next     ::objects   ::mappings   ::status   main::dis   ::help lists all"
+        return
     yield " next     ::ps   ::status   ::msgbuf   ::getu PID   ::help lists all"

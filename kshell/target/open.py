@@ -16,13 +16,16 @@ from kshell.target.target import Cpu, Target
 from kshell.target.vmcoreinfo import Vmcoreinfo
 
 MODES = ("r", "r+", "c")
+ET_CORE = 4
 PLAIN = Options()
 #: what stands in front of a colon for what is no file
-TRANSPORTS = ("qmp", "ram")
+TRANSPORTS = ("qmp", "ram", "pid")
 
 
 def open_target(path: str | None, vmlinux: str | None = None, mode: str = "r", options: Options = PLAIN) -> Target:
     """Open *path*, or the running system when it is None.
+
+    An ELF file that is no core is opened as that: :mod:`kshell.target.objectfile`.
 
     :param vmlinux: an ELF file with symbols of the same kernel, or a System.map; adds to what the image tells
     :param path: a file, or ``qmp:SOCKET``, ``ram:FILE``: a virtual machine (:mod:`kshell.target.qemu`)
@@ -44,11 +47,16 @@ def open_target(path: str | None, vmlinux: str | None = None, mode: str = "r", o
     elif options.pause:
         raise OpenError(path, "it does not run: there is nothing to pause", kind="unsupported")
     else:
-        target = _open_file(path, mode, options)
-    if vmlinux is not None:
+        target = _open_file(path, mode, options, vmlinux)
+    if vmlinux is not None and target.kind != "core":
         from kshell.target.vmlinux import add_vmlinux
 
         try:
+            if target.kind == "file":
+                raise OpenError(path, "an ELF file, but not a core (an executable or an object)",
+                                hint="name the dump first and this file second: kshell DUMP VMLINUX")
+            if target.kind == "process":
+                raise OpenError(path, "a process names its program itself: no file goes with it")
             add_vmlinux(target, vmlinux)
         except BaseException:
             target.close()
@@ -57,6 +65,8 @@ def open_target(path: str | None, vmlinux: str | None = None, mode: str = "r", o
 
 
 def _open_machine(transport: str, place: str, mode: str, options: Options) -> Target:
+    if transport == "pid":
+        return _open_process(place, mode, options)
     from kshell.target.qemu import open_qmp, open_ram
 
     if not place:
@@ -70,12 +80,32 @@ def _open_machine(transport: str, place: str, mode: str, options: Options) -> Ta
     return open_ram(place, mode)
 
 
-def _open_file(path: str, mode: str, options: Options) -> Target:
+def _open_process(place: str, mode: str, options: Options) -> Target:
+    from kshell.target.process import open_process
+
+    if not (place.isascii() and place.isdecimal()) or len(place) > 9:
+        raise OpenError(f"pid:{place}", "a decimal process id is needed behind pid:")
+    if options.pause:
+        raise OpenError(f"pid:{place}", "a process is not paused for questions", kind="unsupported",
+                        hint="kill -STOP, or a debugger, stops it; kshell looks at stopped processes too")
+    return open_process(int(place), mode)
+
+
+def _open_file(path: str, mode: str, options: Options, beside: str | None) -> Target:
+    kind = _elf_type(look_at(path).data) if not options.raw else None
+    if kind is not None and kind != ET_CORE:
+        from kshell.target.objectfile import open_object
+
+        return open_object(path, mode)
     image, format = open_image(path, mode, options)
     try:
         if getattr(image, "is_user_core", False):
-            raise OpenError(path, "a core of a user process, not of a kernel", kind="format",
-                            hint="user cores are not read by this version of kshell; gdb reads them")
+            from kshell.memory.elfcore import ElfCore
+            from kshell.target.usercore import open_user_core
+
+            if not isinstance(image, ElfCore):
+                raise OpenError(path, "a core of a user process in a flattened file: unpack it first", kind="format")
+            return open_user_core(image, path, mode, beside)
         try:
             return _target_of(image, path, mode, options)
         except OpenError as error:
@@ -85,6 +115,13 @@ def _open_file(path: str, mode: str, options: Options) -> Target:
     except BaseException:
         image.close()
         raise
+
+
+def _elf_type(head: bytes) -> int | None:
+    """Return e_type of the ELF file that begins with *head*, or None; of those that can be looked into."""
+    if head[:6] != b"\x7fELF\2\1" or len(head) < 64:
+        return None
+    return int.from_bytes(head[16:18], "little")
 
 
 def _not_raw(path: str) -> OpenError:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from kshell.arch.model import Arch
 from kshell.errors import Fault, FormatError, KshellError, Reason, SymbolNotFoundError, TypeNotFoundError
@@ -52,7 +52,14 @@ class Unavailable(Memory):
 
 
 class Target:
-    """One kernel in one image or running system. Made by :func:`kshell.target.open.open_target`."""
+    """One kernel in one image or running system. Made by :func:`kshell.target.open.open_target`.
+
+    :ivar kernel: kernel virtual memory. :mod:`kshell.target.user` has targets without a kernel: there it is their own
+        memory, which addresses mean when nothing else is said
+    """
+
+    #: "kernel"; "process", "core" and "file" are no kernels
+    kind: ClassVar[str] = "kernel"
 
     def __init__(
         self, path: str, description: str, arch: Arch, *, mode: str = "r", live: bool = False, host: bool = False,
@@ -64,6 +71,8 @@ class Target:
         self.control: Control | None = None
         self.physical: Memory = Unavailable("physical", "no physical memory in this target")
         self.kernel: Memory = Unavailable("kernel", "no kernel memory in this target")
+        #: the file that addresses correspond to, for ``?``: a vmlinux, the file of a program
+        self.object_file: Memory | None = None
         self.vmcoreinfo: Vmcoreinfo | None = None
         self.release = ""
         self._cpus: list[Cpu] = []

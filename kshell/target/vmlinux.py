@@ -112,7 +112,6 @@ def _line_finder(elf: ElfFile, offset: int) -> Callable[[int], list[SourceLine]]
 def _types_of(target: Target, index: TypeIndex, elf: ElfFile) -> None:
     """Add what types *elf* has: its BTF where the image has none, and its DWARF behind all others."""
     assert target.vmcoreinfo is not None
-    index.moved = target.vmcoreinfo.kernel_offset
     problems: list[str] = []
     none = not len(index)
     if none:
@@ -130,6 +129,7 @@ def _types_of(target: Target, index: TypeIndex, elf: ElfFile) -> None:
 
         try:
             dwarf = Dwarf(elf, progress=target.progress)
+            dwarf.bias = target.vmcoreinfo.kernel_offset
             if not len(index):
                 index.add(dwarf)
                 target.findings["types"] = f"DWARF of {elf.path}; no BTF in the image"

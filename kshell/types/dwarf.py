@@ -53,6 +53,8 @@ class Dwarf:
         """:raises FormatError: the file has no DWARF, or its headers are damaged"""
         self.source = source
         self.units = Units(source)
+        #: what KASLR or a loader added to the addresses that it was linked at
+        self.bias = 0
         self.progress = progress
         self._alternate = alternate
         self._other: Dwarf | None = None
@@ -109,14 +111,15 @@ class Dwarf:
     def variable_type(self, name: str, address: int | None = None) -> CType | None:
         """Return the type of the variable *name*, or None.
 
-        :param address: where it was linked: tells which one, of statics of the same name
+        :param address: where it is: tells which one, of statics of the same name
         """
         places = self.index.find("var", name)
         if not places:
             return None
         chosen = places[0]
         if len(places) > 1 and address is not None:
-            chosen = next((place for place in places if self._location(place) == address), chosen)
+            linked = (address - self.bias) % (1 << 64)
+            chosen = next((place for place in places if self._location(place) == linked), chosen)
         unit = self.units.unit_of(chosen)
         die = self.units.die(unit, chosen)
         if not die.has(f.AT_TYPE) and die.has(f.AT_SPECIFICATION):

@@ -108,6 +108,8 @@ class ElfFile:
         except Exception as error:  # pyelftools raises what comes on damaged files: its own, KeyError, struct.error
             why = error or type(error).__name__
             raise FormatError(f"{self.path}: not an ELF file that can be read: {why}") from error
+        if self.type == ET_REL:
+            self.sections = _placed(self.sections, self.size)
         self._by_name = {section.name: section for section in reversed(self.sections)}
 
     def pread(self, size: int, offset: int) -> bytes:
@@ -255,6 +257,24 @@ def _header(section: Section, data: bytes) -> tuple[int, int, int]:
         raise FormatError(f"section {section.name} is too short to be compressed")
     method, _, size, _ = CHDR.unpack_from(data)
     return method, size, CHDR.size
+
+
+def _placed(sections: list[Section], size: int) -> list[Section]:
+    """Give the sections of an object file addresses, for it has none: those of the file, and what has no bytes there
+    one behind the other at its end.
+    """
+    placed: list[Section] = []
+    end = -(-size // 4096) * 4096
+    for section in sections:
+        if section.flags & SHF_ALLOC and section.address == 0:
+            if section.type != SHT_NOBITS:
+                section = section._replace(address=section.offset)
+            elif section.size < 1 << 40:
+                align = section.align if 0 < section.align <= 4096 else 1
+                start = -(-end // align) * align
+                section, end = section._replace(address=start), start + section.size
+        placed.append(section)
+    return placed
 
 
 def _section(number: int, found: Any) -> Section:

@@ -65,6 +65,8 @@ def read_symbols(elf: ElfFile, module: str | None = None, *, bias: int = 0, dyna
         for value, size, letter, name in _symbols(elf, table):
             if letter not in "aA":
                 value += bias
+            elif not value and not size:
+                continue  # the name of a version, GLIBC_2.34
             found.setdefault((name, value), Symbol(name, value % (1 << 64), size, letter, module))
     return list(found.values())
 

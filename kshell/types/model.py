@@ -332,7 +332,7 @@ class TypeSource(Protocol):
     def variable_type(self, name: str, address: int | None = None) -> CType | None:
         """Return the type of the variable *name*, or None when the source does not tell.
 
-        :param address: where it was linked, to choose among statics of one name
+        :param address: where it is, to choose among statics of one name
         """
 
     def percpu(self) -> dict[str, tuple[int, CType]]:

@@ -183,8 +183,6 @@ class TypeIndex:
         self._last: list[TypeSource] = []
         #: whether names mean what they mean in the kernel (:mod:`kshell.types.known`)
         self.known = True
-        #: what KASLR or a loader added to the addresses that the sources tell
-        self.moved = 0
 
     @property
     def declared(self) -> Declared:
@@ -342,10 +340,9 @@ class TypeIndex:
         return self.get(spelled)
 
     def _variable(self, symbol: Symbol) -> CType | None:
-        linked = symbol.address - self.moved
         for source, owner in [*self.sources[:1], *((source, None) for source in self._last), *self.sources[1:]]:
             if owner in (None, symbol.module):
-                found = source.variable_type(symbol.name, linked)
+                found = source.variable_type(symbol.name, symbol.address)
                 if found is not None:
                     return found
         return None
