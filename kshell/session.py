@@ -159,9 +159,7 @@ class Session:
         :raises FormatError: it changed on disk
         """
         if self._target is not None:
-            self._target.physical.check()
-            if self._target.kind != "kernel":
-                self._target.kernel.check()
+            self._target.check()
 
     def question(self) -> AbstractContextManager[None]:
         """The time of one statement: see :meth:`kshell.target.target.Target.question`."""
@@ -169,13 +167,9 @@ class Session:
 
     @property
     def kernel(self) -> Memory:
-        """Kernel virtual memory.
-
-        :raises KshellError: the target is no kernel
-        """
+        """Kernel virtual memory. :raises KshellError: the target is no kernel"""
         if self.target.kind != "kernel":
-            raise KshellError(f"there is no kernel memory: the target is a {self.target.kind}",
-                              hint="its own memory is what / and ::dump show")
+            raise KshellError(f"there is no kernel memory: the target is a {self.target.kind}")
         return self.target.kernel
 
     @property

@@ -88,6 +88,9 @@ class FakeTarget:
                 return symbol, address - symbol.address
         return None
 
+    def check(self) -> None:
+        self.physical.check()
+
     def close(self) -> None:
         self.closed = True
 

@@ -119,6 +119,14 @@ class Target:
         finally:
             self._questions -= 1
 
+    def check(self) -> None:
+        """Look whether the image is still the one that was opened.
+
+        :raises FormatError: it changed on disk
+        """
+        for memory in (self.physical,) if self.kind == "kernel" else (self.physical, self.kernel):
+            memory.check()
+
     def forget(self) -> None:
         """Forget what was kept of the memory: it may have changed by itself. Symbols and types stay."""
         for memory in (self.kernel, self.physical):
