@@ -6,7 +6,7 @@ The console knows no terminal library: the interactive shell gives it a pager an
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
 from kshell.errors import EvaluateError, KshellError, ParseError
@@ -48,6 +48,8 @@ class Console:
         #: the width of the prompt behind which the line stands on the terminal, None when it does not
         self.shown: int | None = None
         self._said: dict[str, int] = {}
+        #: takes what tells of progress off the terminal, before anything else is written
+        self.wipe: Callable[[], None] = lambda: None
         session.report = self.report
 
     def show(self, outputs: Iterator[Output]) -> None:
@@ -68,6 +70,7 @@ class Console:
 
     def _write(self, pieces: Iterable[str]) -> None:
         for piece in pieces:
+            self.wipe()
             self.shown = None
             self.out.write(piece)
             self.session.log(piece)
@@ -144,6 +147,7 @@ class Console:
     def _say(self, text: str) -> None:
         self._write(self.renderer.end_line())
         self.out.flush()
+        self.wipe()
         self.err.write(text)
         self.err.flush()
         self.session.log(text)

@@ -25,6 +25,7 @@ class Bar:
         now = time.monotonic()
         if done >= total and not what:
             self.clear()
+            self._what = ""  # the same work again is other work
             return
         if not self.shown or (now - self._last < EVERY and done < total):
             return
@@ -47,11 +48,3 @@ class Bar:
             sys.stderr.write(f"\r{'':<{self._width}}\r")
             sys.stderr.flush()
             self._width = 0
-
-
-_bar = Bar(shown=True)
-
-
-def show(what: str, done: int, total: int) -> None:
-    """Show how far work is, on the one bar that a terminal has."""
-    _bar.show(what, done, total)

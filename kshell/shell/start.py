@@ -71,7 +71,7 @@ def start(request: Request) -> int:
     session.direct_output = True
     session.shell_renderer = JsonRenderer if request.json else None
     try:
-        target = None if request.no_target else _open(request)
+        target = None if request.no_target else _open(request, console)
     except KshellError as error:
         console.error(error)
         console.end_command()
@@ -143,7 +143,7 @@ def _drop_output(status: int) -> int:
     return status
 
 
-def _open(request: Request) -> Target:
+def _open(request: Request, console: Console) -> Target:
     from kshell.shell.bar import Bar
     from kshell.target.formats import Options
     from kshell.target.open import open_target
@@ -152,7 +152,10 @@ def _open(request: Request) -> Target:
     options = Options(raw=request.raw, phys_base=request.phys_base, map=request.map, parts=request.parts,
                       kernel=request.kernel, pause=request.pause, progress=bar.show)
     try:
-        return open_target(request.target, request.vmlinux, request.mode, options)
+        target = open_target(request.target, request.vmlinux, request.mode, options)
     finally:
         bar.clear()
+    target.progress = bar.show
+    console.wipe = bar.clear
+    return target
 
