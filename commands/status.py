@@ -195,17 +195,20 @@ def _panic(session: Session) -> str:
 
 @dcmd("regs", aliases=("$r",), group="Kernel")
 def regs(
-    session: Session, cpu: Annotated[Decimal | None, Option("-c", "cpu", "of this CPU, in decimal; 0 without")],
+    session: Session,
+    cpu: Annotated[Decimal | None, Option("-c", "cpu", "of this CPU, in decimal; the chosen one without")],
     tid: Annotated[Decimal | None, Option("-t", "tid", "of this thread of the process or core, in decimal")],
 ) -> Iterator[Output]:
-    """Show the registers of a CPU as the dump has them, or of a thread of a process or core.
+    """Show the registers of a CPU, as the dump has them or as they are now, or of a thread of a process or core.
 
-    A thread of a live process is stopped for that, a millisecond, and runs on.
+    Without -c those of the CPU that ::cpu chose. <rip is a register's value; in a virtual machine by its gdb stub,
+    opened with -w, value>rip changes one. A thread of a live process is stopped for that, a millisecond, and runs on.
 
     Examples:
       ::regs
       ::regs -c 1
       ::regs -t 4711
+      <rip=p
     """
     own = user_facts(session.target)
     if own is not None:
@@ -218,7 +221,7 @@ def regs(
     if tid is not None:
         raise KshellError("a kernel's threads that do not run have no registers: ::stack shows where they wait")
     cpus = session.target.cpus
-    wanted = 0 if cpu is None else cpu
+    wanted = session.cpu.number if cpu is None else cpu
     found = next((one for one in cpus if one.number == wanted), None)
     if found is None or not found.registers:
         if not cpus:

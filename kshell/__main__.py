@@ -62,6 +62,7 @@ class Number(click.ParamType):  # type: ignore[type-arg, unused-ignore]
 @click.option("--pause", is_flag=True, help="Stop a virtual machine for each question, and resume it.")
 @click.option("-p", "--pid", type=click.IntRange(1), metavar="PID", allow_from_autoenv=False,
               help="The target is the live process PID.")
+@click.option("--stay-stopped", is_flag=True, help="Leave a virtual machine stopped at the end, if it is.")
 @click.option("-n", "no_target", is_flag=True, help="No target at all: a calculator.")
 @click.option("--json", "json", is_flag=True, help="Output as JSON, one object a line.")
 @click.option("-q", "quiet", is_flag=True, help="No banner and no notes.")
@@ -74,16 +75,17 @@ class Number(click.ParamType):  # type: ignore[type-arg, unused-ignore]
 @click.pass_obj
 def cli(
     behind: list[str] | None, commands: tuple[str, ...], script: str | None, write: bool, cow: bool, raw: bool,
-    pause: bool, phys_base: int, map_file: str | None, parts: tuple[str, ...], kernel: int | None, pid: int | None,
-    no_target: bool, json: bool, quiet: bool, stop_on_error: bool, no_plugins: bool, no_startup: bool,
-    target: str | None, vmlinux: str | None,
+    pause: bool, stay_stopped: bool, phys_base: int, map_file: str | None, parts: tuple[str, ...],
+    kernel: int | None, pid: int | None, no_target: bool, json: bool, quiet: bool, stop_on_error: bool,
+    no_plugins: bool, no_startup: bool, target: str | None, vmlinux: str | None,
 ) -> int:
     """mdb for Linux: read and write kernel and user memory.
 
-    TARGET is a crash dump, or a virtual machine: qmp:SOCKET, ram:FILE; without one it is the running system. VMLINUX
-    adds the names and types of a vmlinux, System.map or BTF file of the same kernel. TARGET may also be the core of a
-    process, and VMLINUX its program; or a program, library, object file or kernel module to look into. Commands come
-    from the terminal, from standard input, from -e or from -f. What follows -- are the arguments of the script of -f.
+    TARGET is a crash dump, or a virtual machine: gdb:HOST:PORT, gdb:SOCKET, qmp:SOCKET, ram:FILE; without one it is the
+    running system. VMLINUX adds the names and types of a vmlinux, System.map or BTF file of the same kernel. TARGET may
+    also be the core of a process, and VMLINUX its program; or a program, library, object file or kernel module to look
+    into. Commands come from the terminal, from standard input, from -e or from -f. What follows -- are the arguments of
+    the script of -f.
     """
     arguments: tuple[str, ...] = ()
     if script is not None:
@@ -113,7 +115,7 @@ def cli(
         commands=commands, script=script, mode="r+" if write else "c" if cow else "r", no_target=no_target, json=json,
         quiet=quiet, stop_on_error=stop_on_error, plugins=not no_plugins, target=target, vmlinux=vmlinux,
         raw=raw, phys_base=phys_base, map=map_file, parts=parts, kernel=kernel, arguments=arguments,
-        startup=not no_startup, pause=pause))
+        startup=not no_startup, pause=pause, stay_stopped=stay_stopped))
 
 
 def main() -> None:

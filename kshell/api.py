@@ -86,6 +86,7 @@ from kshell.session import Context, Session
 if TYPE_CHECKING:
     from kshell.arch.disassembler import Instruction
     from kshell.escape import escape, escape_bytes
+    from kshell.execution import control_of, debugger_of
     from kshell.hexdump import DumpOptions, dump
     from kshell.instructions import disassembler
     from kshell.lang.conditions import parse_condition
@@ -127,8 +128,9 @@ __all__ = [
     "Note", "Number", "Objects", "Option", "Output", "ParseError", "Pid", "PrintOptions", "Printf", "Reason", "Record",
     "Records", "Row", "Selection", "Session", "StructType", "Symbol", "SymbolName", "SymbolNotFoundError", "Table",
     "Text", "TypeLike", "TypeName", "TypeNotFoundError", "UsageError", "Value", "Values", "VariableName", "Vector",
-    "Walker", "WalkerName", "Warn", "Word", "address_text", "batches", "dcmd", "disassembler", "dump", "dump_json",
-    "escape", "escape_bytes", "format_layout", "format_value", "load_module", "near_names", "offsetof", "offsetof_text",
+    "Walker", "WalkerName", "Warn", "Word", "address_text", "batches", "control_of", "dcmd", "debugger_of",
+    "disassembler", "dump", "dump_json", "escape", "escape_bytes", "format_layout", "format_value", "load_module",
+    "near_names", "offsetof", "offsetof_text",
     "offsetof_value", "parse_condition", "parse_number", "pipe_value", "piped_type", "read_prefix", "show_base",
     "sizeof", "sizeof_text", "take_type", "to_json", "type_and_members", "walker",
 ]
@@ -157,6 +159,8 @@ _LATE = {
     "Value": "kshell.value",
     "Vector": "kshell.value",
     "address_text": "kshell.printer",
+    "control_of": "kshell.execution",
+    "debugger_of": "kshell.execution",
     "disassembler": "kshell.instructions",
     "dump": "kshell.hexdump",
     "dump_json": "kshell.render",

@@ -21,9 +21,10 @@ from kshell.errors import (
 )
 from kshell.lang.numbers import show_base
 from kshell.memory.model import TOP, Memory
+from kshell.options import Options
 from kshell.output import Note, Output, Warn
 from kshell.registry import Registry, Walker
-from kshell.variables import Variables
+from kshell.variables import ChosenCpu, Variables
 
 if TYPE_CHECKING:
     from kshell.lang.ast import Expression
@@ -57,23 +58,6 @@ class JournalEntry(NamedTuple):
     memory: Memory
 
 
-class Options:
-    """What ``::set`` changes; see mdb-language.md 11.8 for the names that mdb has."""
-
-    def __init__(self) -> None:
-        self.repeatlast = False
-        self.ignoreeof = False
-        self.pager = True
-        self.write_readback = True
-        self.array_mem_limit: int | None = 32
-        self.array_str_limit: int | None = 1024
-        self.symbol_distance = 0
-        self.width = 80
-        #: the width was set by hand: the terminal's is no longer asked for
-        self.width_fixed = False
-        self.prompt = "> "
-
-
 class Session:
     """What a dcmd gets as its first argument.
 
@@ -91,6 +75,7 @@ class Session:
         self.dot = self.increment = self.last_address = 0
         self.radix = 16
         self.variables = Variables(self)
+        self.cpu = ChosenCpu(self)
         self.options = Options()
         self.context: Context | None = None
         self.journal: list[JournalEntry] = []

@@ -5,14 +5,13 @@ Reference: mdb-language.md 5.2. A variable may be computed when it is used; such
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from kshell.errors import KshellError, NotFoundError, repr_name
 
 if TYPE_CHECKING:
     from kshell.session import Session
-    from kshell.target.target import Cpu
 
 _FORBIDDEN = frozenset("#%^&*-+=,:$/\\?<>;|!`'\"[](){} \t\n")
 _MASK = (1 << 64) - 1
@@ -28,6 +27,55 @@ class Variable(NamedTuple):
     tagged: bool = False
 
 
+class ChosenCpu:
+    """The CPU whose registers are meant where none is named: the chosen one, else the first that has any."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._number: int | None = None
+
+    @property
+    def number(self) -> int:
+        """Its number; 0 where there are no CPUs."""
+        if not self._session.has_target:
+            return 0
+        target = self._session.target
+        if target.control is not None:
+            return target.control.cpu
+        if self._number is not None:
+            return self._number
+        return next((cpu.number for cpu in target.cpus if cpu.registers), 0)
+
+    def choose(self, number: int) -> None:
+        """Choose another."""
+        self._number = number
+        if self._session.has_target and self._session.target.control is not None:
+            self._session.target.control.cpu = number
+
+    def registers(self) -> Mapping[str, int]:
+        """Return its registers by name; none where nothing tells them."""
+        cpus = self._session.target.cpus if self._session.has_target else []
+        if not cpus:
+            return {}
+        number = self.number
+        return next((cpu.registers for cpu in cpus if cpu.number == number), {})
+
+    def set_register(self, name: str, value: int) -> None:
+        """Change one of its registers.
+
+        :raises KshellError: the target is a dump, or was not opened for writing
+        """
+        from kshell.execution import debugger_of
+
+        if not self._session.has_target or self._session.target.control is None:
+            raise KshellError(f"cannot modify read-only variable '{name}'")
+        control = debugger_of(self._session)
+        if self._session.target.mode != "r+":
+            raise KshellError(f"cannot modify register {name}: target is not open for writing",
+                              hint="start kshell with -w")
+        control.set_register(self.number, name, value)
+
+
 class Variables:
     """A mapping of names to 64-bit values, with mdb's rules."""
 
@@ -41,7 +89,7 @@ class Variables:
             "t": lambda: self._between("_stext", "_etext"),
             "m": lambda: 0x464C457F,
             "thread": self._thread,
-            "cpuid": lambda: cpu.number if (cpu := self._shown_cpu()) is not None else None,
+            "cpuid": lambda: self._session.cpu.number if self._registers() else None,
         }
 
     def _symbol(self, *names: str) -> int | None:
@@ -73,24 +121,17 @@ class Variables:
             return make() or 0
         return self._registers().get(name)
 
-    def _shown_cpu(self) -> Cpu | None:
-        """Return the first CPU whose registers are known."""
-        cpus = self._session.target.cpus if self._session.has_target else []
-        return next((cpu for cpu in cpus if cpu.registers), None)
-
-    def _registers(self) -> dict[str, int]:
-        cpu = self._shown_cpu()
-        return {} if cpu is None else cpu.registers
+    def _registers(self) -> Mapping[str, int]:
+        return self._session.cpu.registers()
 
     def _thread(self) -> int | None:
         """Return the task on the CPU whose registers are shown; None where there is no kernel to ask."""
-        cpu = self._shown_cpu()
-        if cpu is None:
+        if not self._registers():
             return None
         from kshell.linux.tasks import iter_current
 
         try:
-            return dict(iter_current(self._session.target)).get(cpu.number)
+            return dict(iter_current(self._session.target)).get(self._session.cpu.number)
         except KshellError:
             return None  # a process, or a kernel whose run queues cannot be read
 
@@ -114,7 +155,10 @@ class Variables:
         if not name or len(name) > 30 or _FORBIDDEN & set(name):
             raise KshellError(f"{repr_name(name)} is not a name for a variable")
         old = self._set.get(name)
-        if old.read_only if old is not None else name in self._computed or name in self._registers():
+        if old is None and name not in self._computed and name in self._registers():
+            self._session.cpu.set_register(name, value & _MASK)
+            return
+        if old.read_only if old is not None else name in self._computed:
             raise KshellError(f"cannot modify read-only variable '{name}'")
         self._set[name] = (old or Variable(name))._replace(value=value & _MASK)
 

@@ -71,6 +71,7 @@ class FakeTarget:
             Symbol("helper", KERNEL + 0x300, 0x10, "t", "mod"),
         ])
         self.cpus: list[object] = []
+        self.control = None
         self.findings = {"kernel": "6.1.0-fake"}
         self.types = SimpleNamespace(get=lambda _name: None, complete=lambda prefix, limit: [
             name for name in ("struct list_head", "struct task_struct") if name.startswith(prefix)])

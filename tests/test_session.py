@@ -105,7 +105,7 @@ def test_variables(session: Session) -> None:
 def test_registers_are_variables(session: Session) -> None:
     from types import SimpleNamespace
 
-    session.target.cpus.append(SimpleNamespace(registers={"rip": 0x10}))  # type: ignore[arg-type]
+    session.target.cpus.append(SimpleNamespace(number=0, registers={"rip": 0x10}))  # type: ignore[arg-type]
     assert session.evaluate("<rip") == 0x10
     with pytest.raises(KshellError, match="read-only"):
         session.variables["rip"] = 1

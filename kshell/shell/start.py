@@ -25,6 +25,7 @@ class Request(NamedTuple):
     :ivar mode: "r", "r+" (``-w``) or "c" (``--cow``)
     :ivar raw: the target is raw memory; ``phys_base`` and ``map`` tell where its bytes belong
     :ivar parts: the other files of a split dump; :ivar kernel: which of several kernels
+    :ivar stay_stopped: a machine that kshell stopped is left so
     :ivar arguments: of the script; :ivar startup: obey the startup file first
     :ivar pause: a virtual machine is stopped for each question
     """
@@ -44,6 +45,7 @@ class Request(NamedTuple):
     map: str | None = None
     parts: tuple[str, ...] = ()
     kernel: int | None = None
+    stay_stopped: bool = False
     arguments: tuple[str, ...] = ()
     startup: bool = True
     pause: bool = False
@@ -87,6 +89,8 @@ def start(request: Request) -> int:
         if interactive:
             from kshell.shell.interactive import run_interactive
 
+            with session.question():  # a machine that was stopped to be opened runs while the user thinks
+                pass
             return run_interactive(session, console, banner=not request.quiet)
         if request.commands:
             return run_strings(session, console, request.commands, stop_on_error=request.stop_on_error)
@@ -150,7 +154,8 @@ def _open(request: Request, console: Console) -> Target:
 
     bar = Bar(shown=not request.quiet and sys.stderr.isatty(), after=0.5)
     options = Options(raw=request.raw, phys_base=request.phys_base, map=request.map, parts=request.parts,
-                      kernel=request.kernel, pause=request.pause, progress=bar.show)
+                      kernel=request.kernel, pause=request.pause, stay_stopped=request.stay_stopped,
+                      progress=bar.show)
     try:
         target = open_target(request.target, request.vmlinux, request.mode, options)
     finally:

@@ -31,6 +31,7 @@ class Options:
     :ivar phys_base: of raw memory, the physical address of its first byte
     :ivar map: of raw memory, a file that tells which runs it has
     :ivar parts: the other files of a split dump
+    :ivar stay_stopped: leave a machine that was stopped so at the end
     :ivar kernel: which of several kernels in it, from 1; None is the one that the image is of
     :ivar pause: a machine that runs is stopped for each question and resumed behind it
     """
@@ -41,6 +42,7 @@ class Options:
     parts: tuple[str, ...] = ()
     kernel: int | None = None
     pause: bool = False
+    stay_stopped: bool = False
     progress: Progress = field(default=lambda what, done, total: None, compare=False)
 
 

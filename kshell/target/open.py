@@ -19,7 +19,7 @@ MODES = ("r", "r+", "c")
 ET_CORE = 4
 PLAIN = Options()
 #: what stands in front of a colon for what is no file
-TRANSPORTS = ("qmp", "ram", "pid")
+TRANSPORTS = ("gdb", "qmp", "ram", "pid")
 
 
 def open_target(path: str | None, vmlinux: str | None = None, mode: str = "r", options: Options = PLAIN) -> Target:
@@ -28,7 +28,8 @@ def open_target(path: str | None, vmlinux: str | None = None, mode: str = "r", o
     An ELF file that is no core is opened as that: :mod:`kshell.target.objectfile`.
 
     :param vmlinux: an ELF file with symbols of the same kernel, or a System.map; adds to what the image tells
-    :param path: a file, or ``qmp:SOCKET``, ``ram:FILE``: a virtual machine (:mod:`kshell.target.qemu`)
+    :param path: a file, or a virtual machine: ``qmp:SOCKET``, ``ram:FILE`` (:mod:`kshell.target.qemu`),
+        ``gdb:HOST:PORT``, ``gdb:SOCKET`` (:mod:`kshell.target.gdb`)
     :param mode: "r" read only, "r+" writes go into the file, "c" writes are kept in memory and the file stays
     :param options: what cannot be seen in the image itself
     :raises OpenError: with ``kind`` telling why
@@ -67,6 +68,10 @@ def open_target(path: str | None, vmlinux: str | None = None, mode: str = "r", o
 def _open_machine(transport: str, place: str, mode: str, options: Options) -> Target:
     if transport == "pid":
         return _open_process(place, mode, options)
+    if transport == "gdb":
+        from kshell.target.gdb import open_gdb
+
+        return open_gdb(place, mode, stay_stopped=options.stay_stopped)
     from kshell.target.qemu import open_qmp, open_ram
 
     if not place:

@@ -127,6 +127,10 @@ class Target:
         for memory in (self.physical,) if self.kind == "kernel" else (self.physical, self.kernel):
             memory.check()
 
+    def settled(self) -> None:
+        """Take note that all that is kept so far is of this moment: what was read to open serves the first question."""
+        self._known = -1 if self.control is None else self.control.moment
+
     def forget(self) -> None:
         """Forget what was kept of the memory: it may have changed by itself. Symbols and types stay."""
         for memory in (self.kernel, self.physical):

@@ -42,14 +42,16 @@ class Found(NamedTuple):
     places: dict[str, int]
 
 
-def scan_kallsyms(runs: Sequence[Run]) -> Found:
+def scan_kallsyms(runs: Sequence[Run], image: tuple[int, int] | None = None) -> Found:
     """Find the kernel's symbols in its image.
 
-    :param runs: the image's mapped bytes, ascending
+    :param runs: the image's mapped bytes, ascending; those of its constants are enough
+    :param image: where it starts and ends; None: where *runs* do
     :raises FormatError: no table is there, or the one that is there is damaged
     """
     lowest = min((run.start for run in runs), default=0)
     highest = max((run.start + len(run.data) for run in runs), default=0)
+    lowest, highest = image or (lowest, highest)
     problem = "no token table (a kernel without CONFIG_KALLSYMS?)"
     for run in runs:
         for table, index in _token_tables(run.data):

@@ -1,0 +1,255 @@
+"""A virtual machine by its gdb stub: its control, and the target made of it, without debuginfo.
+
+QEMU stops the machine when a debugger connects; one that ran then runs again as soon as the question is answered, and
+in any case when kshell ends: by itself at the end or after an error, by :mod:`kshell.memory.gdbguard` when killed.
+Breakpoints are in the machine only while it runs for ``::cont`` and ``::step``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+
+from kshell.arch.model import Arch, arch_of_machine
+from kshell.errors import KshellError, OpenError
+from kshell.memory.gdbguard import INTERRUPT, Guard
+from kshell.memory.gdbmachine import GdbMachine, Halt
+from kshell.memory.gdbmemory import GdbMemory
+from kshell.memory.gdbstub import Connection, StubError, dial, frame
+from kshell.memory.model import Memory
+from kshell.memory.overlay import Overlay
+from kshell.target.control import Control, ControlError, Point, PointKind, Stop
+from kshell.target.known import attach_machine
+from kshell.target.ram import ram_of_kernel
+from kshell.target.target import Cpu, Target
+
+HALT_SECONDS = 10.0
+ARCHITECTURES = {"i386:x86-64": "x86_64", "aarch64": "aarch64", "riscv:rv64": "riscv"}
+KINDS: dict[PointKind, tuple[int, ...]] = {"execute": (1, 0), "write": (2,), "read": (3,), "access": (4,)}
+SIGINT, SIGTRAP = 2, 5
+#: what is said for us should we be killed: stop, no breakpoints any more, run (in the two ways in which QEMU takes it)
+FAREWELLS = [INTERRUPT + frame(b"?"), *(b"+" + frame(word) for word in (b"D", b"D;1"))]
+
+
+class GdbControl(Control):
+    """The control of the machine behind a gdb stub. Each question is asked of one that stands still.
+
+    :ivar forget: called when the machine may have moved
+    """
+
+    transport = "the gdb stub"
+    can_debug = True
+
+    def __init__(self, machine: GdbMachine, guard: Guard) -> None:
+        super().__init__(pause=True)
+        self.machine, self.guard = machine, guard
+        self.found_running = machine.found_running is not False
+        self.forget: Callable[[], None] = lambda: None
+        self._points: dict[Point, int] = {}  # and by which kind of the protocol each is in the machine
+        self._asked = False  # a stop of ours is under way
+        self._held = self._ours = self.found_running  # QEMU stopped it as we came
+        guard.release(self.found_running)
+
+    # -- running and stopping --------------------------------------------------------------------------------------
+
+    def is_running(self) -> bool:
+        if self.machine.stands:
+            return False
+        with self.lock, _told():
+            halt = self.machine.wait(0)
+            if halt is None:
+                return True
+            if not self._asked:
+                self.stopped_itself()
+                # by somebody else, through QEMU's monitor perhaps: it stays stopped when we go
+                self.found_running = self.found_running and halt.signal != SIGINT
+            self._asked = False
+            return False
+
+    def halt(self) -> None:
+        with self.lock, _told():
+            self._asked = True
+            self.machine.halt(HALT_SECONDS)
+            self._asked = False
+
+    def go(self) -> None:
+        with self.lock, _told():
+            if self.machine.stands:
+                self.forget()
+                if not self.found_running:
+                    self.guard.release(True)
+                self.machine.resume()
+
+    def stop(self) -> None:
+        super().stop()
+        if not self.found_running:
+            self.guard.release(False)
+
+    def leave_stopped(self) -> None:
+        """Leave the machine stopped at the end, although it was found running."""
+        self.found_running = False
+        self.guard.release(not self.machine.stands)
+
+    def wait(self, seconds: float) -> Stop | None:
+        with self.lock, _told():
+            halt = self.machine.wait(seconds)
+            if halt is None:
+                return None
+            self.stopped_itself()
+            return self._stop(halt)
+
+    def _stop(self, halt: Halt) -> Stop:
+        cpu = self.machine.cpu_of(halt.thread)
+        if cpu is None:
+            cpu = self.cpu
+        if halt.signal == SIGINT:
+            return Stop("asked", cpu)
+        return Stop("point" if halt.signal == SIGTRAP else "unknown", cpu, halt.watch)
+
+    def step(self, cpu: int, seconds: float = 5.0) -> Stop | None:
+        with self.lock, _told():
+            self.forget()
+            self.moment += 1
+            self.machine.resume(cpu)
+            halt = self.machine.wait(seconds)
+            if halt is None:
+                self.halt()
+                return None
+            found = self._stop(halt)
+            return found._replace(kind="step") if found.kind == "point" and found.address is None else found
+
+    # -- breakpoints -----------------------------------------------------------------------------------------------
+
+    def insert(self, point: Point) -> None:
+        if point in self._points:
+            return
+        with self.lock, _told():
+            for kind in KINDS[point.kind]:
+                if self.machine.point(True, kind, point.address, point.size):
+                    self._points[point] = kind
+                    return
+        what = "breakpoint" if point.kind == "execute" else f"{point.kind} watchpoint"
+        raise ControlError(f"the gdb stub takes no {what} at 0x{point.address:x}",
+                           hint="processors have room for four at a time; ::delete makes some")
+
+    def remove(self, point: Point) -> None:
+        kind = self._points.pop(point, None)
+        if kind is not None:
+            with self.lock, _told():
+                self.machine.point(False, kind, point.address, point.size)
+
+    @property
+    def patched(self) -> bool:
+        """Whether breakpoints are in the machine that may be in its memory (software ones)."""
+        return 0 in self._points.values()
+
+    # -- registers -------------------------------------------------------------------------------------------------
+
+    def read_cpus(self) -> list[Cpu]:
+        with self.standing(), _told():
+            return [Cpu(number, self.machine.registers(number), None, "gdb stub")
+                    for number in range(len(self.machine.threads))]
+
+    def set_register(self, cpu: int, name: str, value: int) -> None:
+        register = self.machine.register(name)
+        if register is None:
+            raise ControlError(f"no register {name}", hint="::regs lists them")
+        if value >> 8 * register.size:
+            raise ControlError(f"{value:#x} is too big for {name}, which has {8 * register.size} bits")
+        with self.standing(), _told():
+            if not self.machine.set_register(cpu, register, value):
+                raise ControlError(f"the gdb stub does not change {name}")
+            self.moment += 1
+            self.forget()
+
+    # -- the end ---------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        with self.lock:
+            try:
+                with contextlib.suppress(KshellError):
+                    if not self.is_running():
+                        for point in list(self._points):
+                            self.remove(point)
+                        if self.found_running:
+                            self.machine.detach()
+            finally:
+                self.disconnect()
+
+    def disconnect(self) -> None:
+        self.guard.dismiss()
+        self.machine.connection.close()
+
+
+class _told:
+    """Errors of the stub become the control's."""
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, StubError):
+            raise ControlError(str(error), hint=error.hint) from error
+
+
+def open_gdb(place: str, mode: str = "r", *, stay_stopped: bool = False) -> Target:
+    """Open the machine whose gdb stub listens at *place*: ``HOST:PORT`` or the path of a Unix socket.
+
+    :param mode: "r", "r+", or "c": writes to memory are kept here
+    :param stay_stopped: leave it stopped at the end, even if it runs now
+    :raises OpenError: there is no stub, it lacks what is needed, or no Linux kernel runs in the machine
+    """
+    connection = Connection(place, dial(place))
+    guard = Guard(connection.fileno(), FAREWELLS)
+    try:
+        try:
+            machine = GdbMachine(connection)
+            machine.clear_points()
+        except StubError as error:
+            raise OpenError("", str(error), kind="missing", hint=error.hint) from error
+        control = GdbControl(machine, guard)
+    except BaseException:
+        _let_go(connection)
+        guard.dismiss()
+        connection.close()
+        raise
+    try:
+        if stay_stopped:
+            control.leave_stopped()
+        return _target(f"gdb:{place}", machine, control, mode)
+    except BaseException:
+        control.close()
+        raise
+
+
+def _let_go(connection: Connection) -> None:
+    """Let a machine run that we cannot use."""
+    with contextlib.suppress(StubError):
+        if connection.stops or connection.ask("?", 1.0):
+            connection.ask("D", 1.0)
+
+
+def _target(path: str, machine: GdbMachine, control: GdbControl, mode: str) -> Target:
+    version = ".".join(map(str, machine.version)) if any(machine.version) else "unknown version"
+    arch = _arch(path, machine)
+    target = Target(path, f"virtual machine (QEMU {version}), {len(machine.threads)} CPUs", arch, mode=mode, live=True)
+    target.control = control
+    target.on_close(control.close)
+    memory = GdbMemory(machine, control.standing, writable=mode == "r+")
+    control.forget = target.forget
+    physical: Memory = Overlay(memory) if mode == "c" else memory
+    if not attach_machine(target, physical, target.cpus):
+        raise OpenError(path, "no Linux kernel is found by the page tables of its CPUs", kind="symbols",
+                        hint="perhaps it is still booting, or in its firmware")
+    memory.set_ram(ram_of_kernel(target))
+    target.findings["machine"] = f"{target.description}, by {control.transport}"
+    target.settled()
+    return target
+
+
+def _arch(path: str, machine: GdbMachine) -> Arch:
+    told = machine.description.architecture
+    try:
+        return arch_of_machine(ARCHITECTURES.get(told, told or "an unknown architecture"))
+    except OpenError as error:
+        raise OpenError(path, str(error), kind=error.kind) from error

@@ -1,0 +1,171 @@
+"""The kernel of a machine that stands, by the registers of its CPUs; where its tables are is remembered by build id.
+
+The first time the image's constants are looked through for kallsyms (:mod:`kshell.types.kallsyms_scan`); what is found
+is kept as offsets in the image, beside the build id that the image's own notes have. Another boot of the same kernel,
+wherever KASLR put it, is then known by some 40 bytes. The kernel's own VMCOREINFO is read where it has one
+(``vmcoreinfo_data``).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from kshell import cache
+from kshell.errors import FormatError, KshellError
+from kshell.memory.model import Memory
+from kshell.memory.notes import iter_notes
+from kshell.target.image import Image, banner, find_image, image_bytes
+from kshell.target.kernel import attach_kernel
+from kshell.target.roads import FRAME, LA57, PTI_USER
+from kshell.target.space import AddressSpace
+from kshell.target.target import Cpu, Target
+from kshell.target.toplevel import kernel_space
+from kshell.target.vmcoreinfo import Vmcoreinfo
+from kshell.target.vmlinux import image_build_id
+from kshell.types.kallsyms_scan import scan_kallsyms
+
+VERSION = 1
+MAX_KNOWN = 64
+MAX_NOTES = 4096
+MAX_TEXT = 4096
+NT_GNU_BUILD_ID = 3
+#: what else is remembered, and the symbol it is (arch/x86/include/asm/pgtable_64.h: swapper_pg_dir is a macro)
+MORE_PLACES = {"swapper_pg_dir": "init_top_pgt"} | {
+    name: name for name in ("_stext", "init_uts_ns", "vmcoreinfo_data", "__start_notes", "__stop_notes")}
+
+
+def attach_machine(target: Target, physical: Memory, cpus: list[Cpu]) -> bool:
+    """Find the kernel that runs on *cpus* and attach it to *target*; False when there is none.
+
+    :raises KshellError: one that was found cannot be attached
+    """
+    for space, image, how in spaces_of_cpus(target, physical, cpus):
+        for row in _known():
+            info = _recall(row, space, image)
+            if info is not None:
+                attach_kernel(target, physical, info)
+                target.findings["kernel"] = f"{info.release}, {how}, known by its build id"
+                return True
+        for image_runs in (_constants(space, image), image.runs):
+            found = _look_through(space, image, image_runs)
+            if found is not None:
+                places, release = found
+                attach_kernel(target, physical, _info(space, image, places, release))
+                target.findings["kernel"] = f"{release}, {how}, its tables by their shape"
+                _remember(target, image, places)
+                return True
+    return False
+
+
+def _constants(space: AddressSpace, image: Image) -> list[tuple[int, int]]:
+    """Return the runs of the image that are neither written nor executed: a quarter of it, and all tables are there."""
+    runs: list[tuple[int, int]] = []
+    for mapping in space.mappings(image.start, image.end):
+        if mapping.flags.startswith("r--"):
+            if runs and runs[-1][1] == mapping.start:
+                runs[-1] = runs[-1][0], mapping.end
+            else:
+                runs.append((mapping.start, mapping.end))
+    return runs
+
+
+def _look_through(space: AddressSpace, image: Image, runs: list[tuple[int, int]]) -> tuple[dict[str, int], str] | None:
+    """Return (addresses of what is needed, release) of the kernel whose bytes are in *runs*; None: it is not there."""
+    data = list(image_bytes(space, image._replace(runs=runs)))
+    text = banner(data)
+    if text is None:
+        return None
+    try:
+        found = scan_kallsyms(data, (image.start, image.end))
+    except FormatError:
+        return None
+    places = dict(found.places)
+    for name, symbol in MORE_PLACES.items():
+        known = found.table.find(symbol)
+        if known:
+            places[name] = known[0].address
+    return (places, text.split()[2]) if "swapper_pg_dir" in places else None
+
+
+def spaces_of_cpus(target: Target, physical: Memory, cpus: list[Cpu]) -> Iterator[tuple[AddressSpace, Image, str]]:
+    """Yield (kernel's half of a CPU's address space, where the image is in it, how it was found)."""
+    for cpu in cpus:
+        if not cpu.registers.get("cr3"):
+            continue
+        levels = 5 if cpu.registers.get("cr4", 0) & LA57 else 4
+        root = cpu.registers["cr3"] & FRAME
+        for top in dict.fromkeys((root, root & ~PTI_USER)):
+            try:
+                space = kernel_space(physical, target.arch, top, levels)
+                yield space, find_image(space), f"CR3 of CPU {cpu.number}"
+            except KshellError:
+                continue
+
+
+def _known() -> list[dict[str, object]]:
+    """Return what is remembered, the newest first; nothing of what is damaged."""
+    kept = cache.load("kernels", "known", VERSION)
+    if kept is None:
+        return []
+    try:
+        rows = json.loads(bytes(kept))
+    except ValueError:
+        return []
+    return [row for row in rows if isinstance(row, dict)][:MAX_KNOWN] if isinstance(rows, list) else []
+
+
+def _recall(row: dict[str, object], space: AddressSpace, image: Image) -> Vmcoreinfo | None:
+    """Return the VMCOREINFO of the kernel at *image* if it is the one that *row* remembers."""
+    places = row.get("places")
+    if not isinstance(places, dict) or not all(isinstance(at, int) for at in places.values()):
+        return None
+    here = {str(name): image.start + at for name, at in places.items()}
+    first, last = here.get("__start_notes", 0), here.get("__stop_notes", 0)
+    if not image.start <= first < last <= image.end or last - first > MAX_NOTES:
+        return None
+    try:
+        built = _build_id(space.read(first, last - first))
+        if built is None or built != row.get("build id"):
+            return None
+        return _info(space, image, here, str(row.get("release")))
+    except (KshellError, ValueError):
+        return None
+
+
+def _build_id(notes: bytes) -> str | None:
+    found = (note.desc.hex() for note in iter_notes(notes) if note.name == "GNU" and note.type == NT_GNU_BUILD_ID)
+    return next(found, None)
+
+
+def _info(space: AddressSpace, image: Image, places: dict[str, int], release: str) -> Vmcoreinfo:
+    """Return what the kernel's own VMCOREINFO says, and what it leaves out.
+
+    :raises KshellError: it is not the text of this kernel
+    """
+    lines: list[str] = []
+    told = Vmcoreinfo(f"OSRELEASE={release}\n".encode())
+    if "vmcoreinfo_data" in places:
+        page = space.u64(places["vmcoreinfo_data"])
+        told = Vmcoreinfo(space.read_upto(page, MAX_TEXT)[0])
+        if told.symbol("swapper_pg_dir") != places.get("swapper_pg_dir"):
+            raise FormatError("its VMCOREINFO is of another kernel")
+        lines = told.raw.decode("utf-8", "surrogateescape").splitlines()
+    more = {"OSRELEASE": release, "NUMBER(phys_base)": str(image.phys_base),
+            "NUMBER(pgtable_l5_enabled)": str(int(space.format.levels == 5))}
+    more |= {f"SYMBOL({name})": f"{address:x}" for name, address in places.items()}
+    lines += [f"{key}={value}" for key, value in more.items() if key not in told or not lines]
+    return Vmcoreinfo("\n".join(lines).encode("utf-8", "surrogateescape"))
+
+
+def _remember(target: Target, image: Image, places: dict[str, int]) -> None:
+    """Keep where the tables of *target*'s kernel are; failing that costs nothing."""
+    built = image_build_id(target)
+    if built is not None:
+        offsets = {name: address - image.start for name, address in places.items()}
+        row = {"build id": built, "release": target.release, "places": offsets}
+        rows = [row, *(old for old in _known() if old.get("build id") != built)][:MAX_KNOWN]
+        cache.store("kernels", "known", VERSION, json.dumps(rows).encode())
+
+
+__all__ = ["attach_machine", "spaces_of_cpus"]

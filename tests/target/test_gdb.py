@@ -1,0 +1,235 @@
+"""A running guest by its gdb stub: found without debuginfo, read, written, and left as it was found."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from kshell.errors import Fault, OpenError, Reason
+from kshell.linux.tasks import iter_processes
+from kshell.target.open import open_target
+from kshell.target.target import Target
+from tests.guest.oracle import Oracle
+from tests.guest.qemu import RunningGuest
+
+pytest_plugins = ["tests.guest.fixtures"]
+
+
+def place(guest: RunningGuest) -> str:
+    return f"gdb:{guest.gdb_socket}"
+
+
+def status(guest: RunningGuest) -> str:
+    return str(guest.command("query-status")["status"])
+
+
+def wait_status(guest: RunningGuest, wanted: str) -> None:
+    deadline = time.monotonic() + 10
+    while status(guest) != wanted:
+        assert time.monotonic() < deadline, f"{status(guest)}, not {wanted}"
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def machine(live_guest: RunningGuest) -> Iterator[Target]:
+    with open_target(place(live_guest), mode="r+") as target:
+        yield target
+    assert status(live_guest) == "running"
+
+
+@pytest.fixture
+def oracle(live_guest: RunningGuest) -> Oracle:
+    assert live_guest.oracle_folder is not None
+    return Oracle(live_guest.oracle_folder)
+
+
+def kshell(guest: RunningGuest, *arguments: str) -> str:
+    done = subprocess.run([sys.executable, "-m", "kshell", "-S", *arguments, place(guest)], capture_output=True,
+                          text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_kernel_is_found_and_its_processes_are_the_guests(
+    machine: Target, live_guest: RunningGuest, oracle: Oracle,
+) -> None:
+    assert machine.release == oracle.release
+    with machine.question():
+        assert status(live_guest) == "paused"
+        found = {(task.pid, task.ppid, task.comm) for task in iter_processes(machine) if "kworker" not in task.comm}
+        told = {(row.pid, row.ppid, row.comm[:15]) for row in oracle.processes() if "kworker" not in row.comm}
+        assert found == told
+        assert machine.symbol("jiffies").address == oracle.symbol("jiffies")
+        victim = next(task for task in iter_processes(machine) if task.comm == "victim")
+        user = machine.user_space(victim.mm)
+        assert user.read(oracle.victim()["greeting"], 12) == b"kshell victi"
+        pattern = user.read(oracle.victim()["pattern"], 1 << 20)
+        assert pattern == bytes((7 * at + 3) & 255 for at in range(256)) * 4096
+        data, fault = user.read_upto(oracle.victim()["hole"] - 4, 8)
+        assert data == pattern[-4:]
+        assert fault is not None
+        assert fault.reason is Reason.NOT_MAPPED
+    assert status(live_guest) == "running"
+
+
+def test_warm_and_cold_find_the_same(
+    live_guest: RunningGuest, oracle: Oracle, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with open_target(place(live_guest)) as warm:
+        assert "known by its build id" in warm.findings["kernel"]
+        info = warm.vmcoreinfo
+    monkeypatch.setenv("KSHELL_CACHE", "off")
+    with open_target(place(live_guest)) as cold:
+        assert "by their shape" in cold.findings["kernel"]
+        assert cold.vmcoreinfo is not None
+        assert info is not None
+        assert cold.vmcoreinfo.raw == info.raw
+        # what the kernel itself would write into a dump is in it: an ELF note at the physical address that /sys tells
+        address = int(oracle.text("sys/kernel/vmcoreinfo").split()[0], 16)
+        with cold.question():
+            own = cold.physical.read(address, 4096)[24:].split(b"\0")[0].splitlines()
+        assert len(own) > 50
+        assert set(own) <= set(cold.vmcoreinfo.raw.splitlines())
+
+
+def test_the_clock_of_the_guest_stands_in_a_question_and_goes_on_behind(machine: Target) -> None:
+    def jiffies() -> int:
+        return machine.kernel.u64(machine.symbol("jiffies").address)
+
+    with machine.question():
+        first = jiffies()
+        time.sleep(0.1)
+        machine.forget()
+        assert jiffies() == first
+    time.sleep(0.1)
+    with machine.question():
+        assert jiffies() > first
+    again = jiffies()  # outside of questions each read is a question
+    time.sleep(0.1)
+    assert jiffies() > again
+
+
+def test_what_is_no_ram_is_not_zeroes(machine: Target) -> None:
+    with machine.question():
+        with pytest.raises(Fault, match="outside RAM"):
+            machine.physical.read(0xFEE0_0000, 4)  # the local APIC
+        with pytest.raises(Fault, match="outside RAM"):
+            machine.physical.read(0xA_0000, 4)
+        with pytest.raises(Fault, match="outside RAM"):
+            machine.physical.read(256 << 20, 1)
+        assert len(machine.physical.read((256 << 20) - 16, 16)) == 16
+        assert sum(run.end - run.start for run in machine.physical.ranges()) > 255 << 20
+
+
+def test_reads_are_those_of_the_memory_file(machine: Target, live_guest: RunningGuest) -> None:
+    assert live_guest.memory_file is not None
+    with machine.question(), live_guest.memory_file.open("rb") as file:
+        for address in (0x1000, 0x100_0000, 0x345_6789):
+            file.seek(address)
+            assert machine.physical.read(address, 10000) == file.read(10000)
+
+
+def test_registers_of_each_cpu_are_what_qemu_says(machine: Target, live_guest: RunningGuest) -> None:
+    with machine.question():
+        told = live_guest.monitor("info registers -a")
+        assert len(machine.cpus) == 2
+        for cpu, text in zip(machine.cpus, told.split("CPU#")[1:], strict=True):
+            assert f"RIP={cpu.registers['rip']:016x}" in text
+            assert f"CR3={cpu.registers['cr3']:016x}" in text
+            assert f"RFL={cpu.registers['rflags']:08x}" in text
+
+
+def test_a_write_reaches_the_guest(machine: Target, live_guest: RunningGuest, oracle: Oracle) -> None:
+    with machine.question():
+        teller = next(task for task in iter_processes(machine) if task.comm == "teller")
+        user = machine.user_space(teller.mm)
+        address = oracle.part("teller")["text"]
+        old = user.read(address, 64)
+        user.write(address, b"written through the gdb stub\0")
+    live_guest.wait_console((b"TELLER text written through the gdb stub",), 20)
+    with machine.question():
+        user.write(address, old)
+
+
+def test_writes_need_to_be_asked_for(live_guest: RunningGuest) -> None:
+    with open_target(place(live_guest)) as target, pytest.raises(Fault, match="not open for writing"):
+        target.physical.write(0x1000, b"x")
+    with open_target(place(live_guest), mode="c") as target, target.question():
+        target.physical.write(0x100_0000, b"private")
+        assert target.physical.read(0x100_0000, 7) == b"private"
+    with open_target(place(live_guest)) as target, target.question():
+        assert target.physical.read(0x100_0000, 7) != b"private"
+
+
+def test_a_machine_that_was_stopped_is_left_stopped(live_guest: RunningGuest) -> None:
+    live_guest.command("stop")
+    try:
+        with open_target(place(live_guest)) as target, target.question():
+            assert target.kernel.u64(target.symbol("jiffies").address)
+        assert status(live_guest) == "paused"
+        kshell(live_guest, "-e", "::ps")
+        assert status(live_guest) == "paused"
+    finally:
+        live_guest.command("cont")
+    kshell(live_guest, "--stay-stopped", "-e", "::stop")
+    try:
+        assert status(live_guest) == "paused"
+    finally:
+        live_guest.command("cont")
+    assert status(live_guest) == "running"
+
+
+def test_one_that_somebody_else_stops_meanwhile_is_left_stopped(live_guest: RunningGuest) -> None:
+    with open_target(place(live_guest)) as target:
+        with target.question():
+            pass
+        live_guest.command("stop")
+        assert target.control is not None
+        assert not target.control.is_running()
+    try:
+        assert status(live_guest) == "paused"
+    finally:
+        live_guest.command("cont")
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
+def test_killed_in_a_question_the_guest_runs_again(live_guest: RunningGuest, number: signal.Signals) -> None:
+    words = [sys.executable, "-m", "kshell", "-S", "-e", "_stext::dump -l 400000", place(live_guest)]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert process.stdout is not None
+    assert process.stdout.readline()  # the pipe is full now, and the question goes on
+    assert status(live_guest) == "paused"
+    process.send_signal(number)
+    process.stdout.close()
+    process.wait(20)
+    wait_status(live_guest, "running")
+    assert "init" in kshell(live_guest, "-e", "::ps")  # and the stub takes the next one
+
+
+def test_an_error_at_the_opening_lets_it_run(live_guest: RunningGuest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kshell.target.gdb.attach_machine", lambda *_: False)
+    with pytest.raises(OpenError, match="no Linux kernel"):
+        open_target(place(live_guest))
+    assert status(live_guest) == "running"
+
+
+def test_no_descriptor_and_no_process_is_left(live_guest: RunningGuest) -> None:
+    with open_target(place(live_guest)):
+        pass
+    before, children = sorted(os.listdir("/proc/self/fd")), _children()
+    for _ in range(3):
+        with open_target(place(live_guest)) as target:
+            target.symbol("jiffies")
+    assert sorted(os.listdir("/proc/self/fd")) == before
+    assert _children() == children
+
+
+def _children() -> list[str]:
+    with open(f"/proc/self/task/{os.getpid()}/children") as file:
+        return file.read().split()
