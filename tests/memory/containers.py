@@ -33,8 +33,11 @@ def lime(runs: Sequence[Run]) -> bytes:
                     for start, data in runs)
 
 
-def elf32(runs: Sequence[Run], notes: bytes = b"", machine: int = 62) -> bytes:
-    """Return an ELF core with 32-bit headers, as kexec --elf32-core-headers asks for."""
+def elf32(runs: Sequence[Run], notes: bytes = b"", machine: int = 62, beyond: int = 0) -> bytes:
+    """Return an ELF core with 32-bit headers, as kexec --elf32-core-headers asks for.
+
+    :param beyond: bytes of memory left out behind each run
+    """
     count = len(runs) + 1
     at = EHDR32.size + count * PHDR32.size
     headers = [
@@ -43,7 +46,7 @@ def elf32(runs: Sequence[Run], notes: bytes = b"", machine: int = 62) -> bytes:
         PHDR32.pack(4, at, 0, 0, len(notes), len(notes), 0, 0)]
     at += len(notes)
     for start, data in runs:
-        headers.append(PHDR32.pack(1, at, 0, start, len(data), len(data), 7, 0))
+        headers.append(PHDR32.pack(1, at, 0, start, len(data), len(data) + beyond, 7, 0))
         at += len(data)
     return b"".join([*headers, notes, *(data for _, data in runs)])
 
