@@ -32,7 +32,7 @@ def translate_all(
     mapped = np.zeros(len(wanted), np.bool_)
     if not len(wanted):
         return result, mapped
-    lowest, highest = int(wanted.min()), int(wanted.max())
+    lowest, highest = int(np.min(wanted)), int(np.max(wanted))
     for start, end, paddr in linear:
         if end <= lowest or highest < start:
             continue

@@ -262,8 +262,8 @@ def _unique(numbers: U64) -> tuple[U64, I64]:
     """Return (the different ones, ascending; for each of *numbers* which one it is), without sorting where it can."""
     import numpy as np
 
-    low = numbers.min()
-    span = int(numbers.max() - low) + 1
+    low = np.min(numbers)
+    span = int(np.max(numbers) - low) + 1
     if span == 1:
         return numbers[:1], np.zeros(len(numbers), np.int64)
     if span <= MAX_SPAN:
