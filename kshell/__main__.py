@@ -47,6 +47,8 @@ class Number(click.ParamType):  # type: ignore[type-arg, unused-ignore]
               help="Obey CMD and leave; may be given again.")
 @click.option("-f", "script", metavar="FILE", allow_from_autoenv=False,
               help="Obey the commands in FILE (- is stdin) and leave.")
+@click.option("-k", "want_kernel", is_flag=True, allow_from_autoenv=False,
+              help="Fail unless the kernel's memory can be read.")
 @click.option("-w", "write", is_flag=True, allow_from_autoenv=False,
               help="Open for writing: writes go into the target itself.")
 @click.option("--cow", is_flag=True, help="Writes go to a private copy; the target stays as it is.")
@@ -74,8 +76,8 @@ class Number(click.ParamType):  # type: ignore[type-arg, unused-ignore]
 @click.argument("vmlinux", required=False)
 @click.pass_obj
 def cli(
-    behind: list[str] | None, commands: tuple[str, ...], script: str | None, write: bool, cow: bool, raw: bool,
-    pause: bool, stay_stopped: bool, phys_base: int, map_file: str | None, parts: tuple[str, ...],
+    behind: list[str] | None, commands: tuple[str, ...], script: str | None, want_kernel: bool, write: bool, cow: bool,
+    raw: bool, pause: bool, stay_stopped: bool, phys_base: int, map_file: str | None, parts: tuple[str, ...],
     kernel: int | None, pid: int | None, no_target: bool, json: bool, quiet: bool, stop_on_error: bool,
     no_plugins: bool, no_startup: bool, target: str | None, vmlinux: str | None,
 ) -> int:
@@ -103,8 +105,8 @@ def cli(
         if target is not None or no_target:
             raise click.UsageError("-p names the target: TARGET and -n do not go with it")
         target = f"pid:{pid}"
-    if no_target and (target is not None or write or cow):
-        raise click.UsageError("-n means no target: TARGET, -w and --cow do not go with it")
+    if no_target and (target is not None or write or cow or want_kernel):
+        raise click.UsageError("-n means no target: TARGET, -k, -w and --cow do not go with it")
     if target is None and (raw or phys_base or map_file is not None or parts or kernel is not None):
         raise click.UsageError("--raw, --phys-base, --map, --part and --kernel are about TARGET, and there is none")
     if target == "":
@@ -115,7 +117,7 @@ def cli(
         commands=commands, script=script, mode="r+" if write else "c" if cow else "r", no_target=no_target, json=json,
         quiet=quiet, stop_on_error=stop_on_error, plugins=not no_plugins, target=target, vmlinux=vmlinux,
         raw=raw, phys_base=phys_base, map=map_file, parts=parts, kernel=kernel, arguments=arguments,
-        startup=not no_startup, pause=pause, stay_stopped=stay_stopped))
+        startup=not no_startup, pause=pause, stay_stopped=stay_stopped, want_kernel=want_kernel))
 
 
 def main() -> None:

@@ -168,11 +168,11 @@ def _variable(node: ast.VarRef, env: Environment) -> int:
 def _symbol(node: ast.SymbolRef, env: Environment, suggest: Suggest | None) -> int:
     try:
         value = env.symbol(node.name, node.object)
+        if value is not None:
+            return value & MASK
+        near = suggest(node.name) if suggest is not None else ()
     except KshellError as error:
         raise _failed(node, f"failed to dereference symbol: {error}", hint=error.hint) from error
-    if value is not None:
-        return value & MASK
-    near = suggest(node.name) if suggest is not None else ()
     guess = "; did you mean " + " or ".join(f'"{name}"' for name in near) + "?" if near else ""
     raise _failed(node, "failed to dereference symbol: unknown symbol name" + guess)
 

@@ -229,12 +229,18 @@ class Session:
         return evaluate(expression, self, self.near_symbols)
 
     def near_symbols(self, name: str) -> Sequence[str]:
-        """Return names of symbols that look like *name*."""
+        """Return names of symbols that look like *name*, which is none.
+
+        :raises KshellError: there are no symbols at all; says why
+        """
         try:
             dcmd = "quit" if name == "exit" else name
             if self.registry.has_dcmd(dcmd):
                 return (f"::{dcmd}",)
             if self._target is not None:
+                told = getattr(self._target, "findings", {}).get("symbols", "")
+                if told.startswith("none"):
+                    raise KshellError(f"unknown symbol name; symbols: {told}")
                 self._target.symbol(name)
         except SymbolNotFoundError as error:
             return error.near
@@ -401,7 +407,7 @@ class Session:
             hint = "start kshell with -w to write, or with --cow to write to a private copy"
             if self._target is not None and self._target.writable:
                 memory.read(address, len(data))  # one that this target does not have says why
-                hint = "it can be written by nobody; kshell --cow writes to a private copy"
+                hint = memory.why_not_writable or "it can be written by nobody; kshell --cow writes to a private copy"
             raise Fault(address, len(data), Reason.READ_ONLY, space=memory.space, verb="write", hint=hint)
         old = memory.read(address, len(data))
         try:

@@ -19,6 +19,7 @@ from kshell.target.target import Unavailable
 if TYPE_CHECKING:
     from kshell.linux.mm import Vma
     from kshell.memory.model import Memory
+    from kshell.memory.procmem import ProcessMemory
     from kshell.target.target import Target
 
 
@@ -115,13 +116,33 @@ def user_memory(target: Target, task: Task) -> Memory:
         if task.is_kernel_thread or task.is_zombie:
             kind = "a kernel thread" if task.is_kernel_thread else "a zombie"
             raise NoUserSpaceError(f"process {task.pid} ({task.comm}) is {kind}: it has no user memory")
-        from kshell.memory.procmem import ProcessMemory
-
-        return ProcessMemory(task.pid, target.writable)
+        return _live_memory(target, task.tgid)
     from kshell.linux import arguments
 
     arguments.require_user_memory(task)
+    if target.host:
+        try:
+            memory = _live_memory(target, task.tgid)
+        except KshellError:  # another pid namespace's, or it may not be traced: the page tables tell, read-only
+            return target.user_space(task.mm)
+        if memory.pid == task.tgid and _started(target, task) == memory.started:
+            return memory
+        memory.close()
     return target.user_space(task.mm)
+
+
+def _live_memory(target: Target, pid: int) -> ProcessMemory:
+    """Return the memory of a process of the running system; with "c" writes are kept to ourselves."""
+    from kshell.memory.procmem import PrivateProcessMemory, ProcessMemory
+
+    return PrivateProcessMemory(pid) if target.mode == "c" else ProcessMemory(pid, target.writable)
+
+
+def _started(target: Target, task: Task) -> int:
+    """Return when the process of *task* started, in the ticks of /proc/PID/stat (100 a second)."""
+    leader = target.value("struct task_struct", task.address)["group_leader"].deref()
+    # Since Linux 5.5 (cf25e24db61c "time: Rename tsk->real_start_time to ->start_boottime").
+    return leader.integer("start_boottime" if leader.has("start_boottime") else "real_start_time") // 10_000_000
 
 
 def cmdline(target: Target, task: Task) -> bytes:

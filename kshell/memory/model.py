@@ -74,6 +74,8 @@ class Memory(ABC):
     space: str = "physical"
     #: whether :meth:`write` may change bytes
     writable: bool = False
+    #: why nobody can write it, and what works instead; "" where writing was only not asked for
+    why_not_writable: str = ""
 
     @abstractmethod
     def read_upto(self, address: int, size: int) -> tuple[bytes, Fault | None]:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from kshell.errors import Fault, NoProcessError, NoUserSpaceError, Reason
 from kshell.memory.model import Memory, Range
+from kshell.memory.overlay import Overlay
 
 MAX_READ = 1 << 26
 TOP_OFFSET = (1 << 63) - 1
@@ -176,3 +177,30 @@ class ProcessMemory(Memory):
             if descriptor >= 0:
                 os.close(descriptor)
         self._fd = self._folder = -1
+
+
+class PrivateProcessMemory(ProcessMemory):
+    """The user memory of one live process with writes that only we see. Raises as :class:`ProcessMemory`."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(pid)
+        self._private = Overlay(_Below(self))
+        self.writable = True
+
+    def read_upto(self, address: int, size: int) -> tuple[bytes, Fault | None]:
+        return self._private.read_upto(address, size)
+
+    def write(self, address: int, data: bytes | bytearray | memoryview) -> None:
+        self._private.write(address, data)
+
+
+class _Below(Memory):
+    """What lies below the private writes: the process as it is."""
+
+    space = "user"
+
+    def __init__(self, process: ProcessMemory) -> None:
+        self._process = process
+
+    def read_upto(self, address: int, size: int) -> tuple[bytes, Fault | None]:
+        return ProcessMemory.read_upto(self._process, address, size)

@@ -8,7 +8,7 @@ from typing import IO, TYPE_CHECKING, NamedTuple
 
 from kshell.builtin import make_registry
 from kshell.console import Console
-from kshell.errors import KshellError
+from kshell.errors import KshellError, OpenError
 from kshell.output import Warn
 from kshell.render import JsonRenderer
 from kshell.scripts import script_arguments
@@ -27,6 +27,7 @@ class Request(NamedTuple):
     :ivar parts: the other files of a split dump; :ivar kernel: which of several kernels
     :ivar stay_stopped: a machine that kshell stopped is left so
     :ivar arguments: of the script; :ivar startup: obey the startup file first
+    :ivar want_kernel: a target without readable kernel memory is an error
     :ivar pause: a virtual machine is stopped for each question
     """
 
@@ -49,6 +50,7 @@ class Request(NamedTuple):
     arguments: tuple[str, ...] = ()
     startup: bool = True
     pause: bool = False
+    want_kernel: bool = False
 
 
 def start(request: Request) -> int:
@@ -160,6 +162,13 @@ def _open(request: Request, console: Console) -> Target:
         target = open_target(request.target, request.vmlinux, request.mode, options)
     finally:
         bar.clear()
+    if request.want_kernel:
+        from kshell.target.target import Unavailable
+
+        if isinstance(target.kernel, Unavailable):
+            why, hint = target.kernel.why, target.kernel.hint
+            target.close()
+            raise OpenError("", f"the kernel's memory cannot be read: {why}", kind="permission", hint=hint)
     target.progress = bar.show
     console.wipe = bar.clear
     return target

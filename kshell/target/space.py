@@ -62,6 +62,7 @@ class AddressSpace(Memory):
     ) -> None:
         self.physical, self.format, self.root = physical, format, root
         self.space, self.half, self.writable = space, half or (0, TOP), physical.writable
+        self.why_not_writable = physical.why_not_writable
         self.walker = Walker(physical, format, root, space)
         self.epoch = self._epoch = physical.epoch
         self._seen = self._epoch.count

@@ -23,7 +23,7 @@ from .disasters import (
     disaster_initramfs,
     disaster_sources,
 )
-from .extras import extra_archive, extra_sources, extra_words
+from .extras import extra_archive, extra_identities, extra_sources, extra_words
 from .image import GuestImage
 from .initramfs import iter_entries
 from .packages import bundle, kernel
@@ -35,6 +35,7 @@ RIG_SOURCES = ("victim.c", "collect.c", "runtime.h", "init", "initramfs.py", "co
 BUILD_VERSION = 1  # raise when build.py changes what an image holds
 ORACLE_DRIVE = 1 << 30
 SAVING = b"KSHELL-SAVING"  # init in the crash kernel, before it reads /proc/vmcore
+KEPT_ANSWERS = 8
 DUMP_FORMATS = {"kdump-zlib": "kdump.zlib", "kdump-lzo": "kdump.lzo", "kdump-snappy": "kdump.snappy"}
 
 
@@ -52,6 +53,7 @@ def image_folder(spec: GuestSpec) -> Path:
     identities = [kernel(spec.kernel).package.identity]
     for name in ("busybox-static", "tcc", *(("kexec-tools", "makedumpfile") if spec.crash else ())):
         identities += [package.identity for package in bundle(name)]
+    identities += extra_identities(spec)
     if spec.disaster:
         identities += disaster_identities(kernel(spec.kernel))
     return cache_root() / "images" / f"{spec.name}-{key(spec, identities)}"
@@ -103,6 +105,8 @@ def _build(spec: GuestSpec, final: Path) -> None:
                 _take_crash(spec, work)
             elif spec.disaster:
                 _take_disaster(spec, work)
+            elif spec.inside:
+                _take_answers(spec, work)
             else:
                 _take_dumps(spec, work)
         except GuestFailed as error:
@@ -117,6 +121,18 @@ def _build(spec: GuestSpec, final: Path) -> None:
         facts = {"spec": {"name": spec.name, **spec.facts()}, "release": release, "seconds": round(seconds, 1)}
         (work / "guest.json").write_text(json.dumps(facts, indent=1) + "\n")
     progress(f"{spec.name} is ready after {seconds:.0f} s: {final}")
+
+
+def _take_answers(spec: GuestSpec, work: Path) -> None:
+    """Let kshell run in the guest and keep what it said beside the oracle: an image for each kshell. Few are kept."""
+    images = sorted((cache_root() / "images").glob(f"{spec.name}-{'?' * 16}"), key=lambda path: path.stat().st_mtime)
+    for path in images[:-KEPT_ANSWERS]:
+        shutil.rmtree(path, ignore_errors=True)
+    drive = _empty(work / "drive", ORACLE_DRIVE)
+    with _powered(spec, work, [drive]) as guest, step(f"{spec.name}: kshell runs in {kernel(spec.kernel).release}"):
+        guest.wait_console((READY,), spec.timeout)
+    unpack_oracle(drive, work / "oracle")
+    drive.unlink()
 
 
 def _take_dumps(spec: GuestSpec, work: Path) -> None:

@@ -9,15 +9,23 @@ from pathlib import Path
 
 from .contents import HERE, compile_program
 from .initramfs import Archive
+from .python import add_python, identities
 from .spec import GuestSpec
 
-SOURCES = ("live.c", "extras.py")
+SOURCES = ("live.c",)
+INSIDE = ("inside.py", "python.py")
+COLLECTING = "[ -b /dev/vda ] || fail"  # the line of init before which kshell runs in the guest
 MORE_PARTS = "play stopped\n"  # the line of init before which others are started
 
 
 def extra_sources(spec: GuestSpec) -> tuple[str, ...]:
     """Return the files of the rig that decide what is added to this guest."""
-    return SOURCES if spec.teller else ()
+    return (SOURCES if spec.teller else ()) + (INSIDE if spec.inside else ())
+
+
+def extra_identities(spec: GuestSpec) -> list[str]:
+    """Return what else decides it: for the guest with kshell in it, kshell."""
+    return identities() if spec.inside else []
 
 
 def extra_archive(spec: GuestSpec) -> bytes:
@@ -27,7 +35,13 @@ def extra_archive(spec: GuestSpec) -> bytes:
     archive = Archive()
     init = (HERE / "init").read_text()
     assert MORE_PARTS in init
-    archive.file("init", init.replace(MORE_PARTS, f"play teller\n{MORE_PARTS}").encode(), 0o755)
+    init = init.replace(MORE_PARTS, f"play teller\n{MORE_PARTS}")
+    if spec.inside:
+        assert COLLECTING in init
+        init = init.replace(COLLECTING, f"python3 /inside/inside.py || fail 'inside.py'\n{COLLECTING}")
+        archive.file("inside/inside.py", (HERE / "inside.py").read_bytes())
+        add_python(archive)
+    archive.file("init", init.encode(), 0o755)
     archive.file("parts/teller", compile_program(HERE / "live.c"), 0o755)
     return archive.to_bytes()
 

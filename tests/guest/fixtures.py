@@ -52,6 +52,12 @@ def live_guest() -> Iterator[RunningGuest]:
 
 
 @pytest.fixture(scope="session")
+def guest_inside() -> GuestImage:
+    """Linux 6.1 in which this kshell ran (inside.py); ``folder / "oracle/run"`` has what it said. No dumps."""
+    return have(named_spec("inside"))
+
+
+@pytest.fixture(scope="session")
 def guest_61() -> GuestImage:
     """Linux 6.1, 256 MiB, 4-level paging, KASLR, VMCOREINFO."""
     return have(named_spec("6.1"))

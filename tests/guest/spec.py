@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 
-LATER = ("teller", "memory_file", "disaster", "second")
+LATER = ("teller", "memory_file", "disaster", "second", "inside")
 """fields that came later: where they are False or empty they do not count, and older images stay valid"""
 
 
@@ -37,6 +37,8 @@ class GuestSpec:
     """a process that says on the console when its memory is changed (live.c)"""
     memory_file: bool = False
     """the guest's memory is a shared file, ``RunningGuest.memory_file``"""
+    inside: bool = False
+    """Python and kshell are in the guest, and inside.py runs there; nothing is dumped"""
     disaster: str = ""
     """one of disasters.DISASTERS is staged instead of the usual processes, and the dead or frozen kernel is dumped"""
     second: bool = False
@@ -68,6 +70,7 @@ STANDARD: dict[str, GuestSpec] = {
         GuestSpec("kdump-6.12", kernel="6.12", memory=1024, crash=True, timeout=600.0),
         replace(_BASE, name="two", memory=768, crash=True, second=True, timeout=600.0),
         replace(_BASE, name="live", teller=True, memory_file=True),
+        replace(_BASE, name="inside", memory=1024, teller=True, inside=True),
         replace(_BASE, name="big", memory=2048, processes=8000, files=60000, timeout=1800.0),
         replace(_BASE, name="null", disaster="null"),
         GuestSpec("abba", kernel="6.12", disaster="abba"),
