@@ -1,4 +1,4 @@
-"""``::find`` and ``::kgrep``: where in memory something is."""
+"""``::find``: where in memory something is."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from kshell.api import (
     Column,
     Decimal,
     Flag,
-    Item,
-    KshellError,
     Note,
     Number,
     Option,
@@ -117,48 +115,3 @@ def _hits(
         place, symbolic = names.virtual(hit)
         text = address_text(target, place, session.radix) if symbolic else ""
         yield Row(hit if physical else place, (place, hit, text))
-
-
-@dcmd("kgrep", group="Memory")
-def kgrep(
-    session: Session, address: int,
-    verbose: Annotated[bool, Flag("-v", "say how much was searched")],
-    distance: Annotated[Number | None, Option("-d", "dist", "words from the value to so much above it")],
-    mask: Annotated[Number | None, Option("-m", "mask", "bits that count")],
-    inverse: Annotated[Number | None, Option("-M", "invmask", "bits that do not count")],
-    lowest: Annotated[Number | None, Option("-a", "min", "the lowest address")],
-    highest: Annotated[Number | None, Option("-A", "max", "the address to stop before")],
-    size: Annotated[Number | None, Option("-s", "size", "bytes of a word: 1, 2, 4 or 8; 8 without")],
-) -> Iterator[Output]:
-    """Find the places in kernel memory that hold a value: the address is the value.
-
-    Every place in RAM is looked at once, at multiples of the size, and told by its address in the direct map.
-
-    Examples:
-      init_task::kgrep ! head -3
-      init_task::kgrep | ::head -2 | ::map *.
-      init_task::kgrep -d 8 ! wc -l
-    """
-    if sum(option is not None for option in (distance, mask, inverse)) > 1:
-        raise UsageError("one of -d, -m, -M")
-    if (size or 8) not in SIZES:
-        raise UsageError(f"{size} is not 1, 2, 4 or 8 bytes")
-    target = session.target
-    base = memory.direct_map(target)
-    under = mask if inverse is None else ~inverse & (1 << 64) - 1
-    found = memory.word_finder(address, size or 8, session.byteorder, mask=under, distance=distance or 0)
-    search = memory.Search(*found)
-    for hit in memory.search_ram(target, search):
-        place = base + hit
-        if highest is not None and place >= highest:
-            break
-        if lowest is None or place >= lowest:
-            yield Item(place)
-    told = memory.missed_text(search)
-    if told:
-        yield Note(told)
-    if verbose:
-        total = sum(end - start for start, end in memory.ram(target))
-        if not total:
-            raise KshellError("the target holds no physical memory")
-        yield Note(f"searched {total >> 20} MiB of RAM")

@@ -107,6 +107,10 @@ class Heap:
         found: Words = np.repeat(self._base, self.counts) + number.astype(np.uint64) * size
         return found
 
+    def object(self, row: int, index: int) -> tuple[int, int]:
+        """Return (address, bytes to the next one) of object *index* of slab *row*."""
+        return int(self._base[row]) + index * int(self._size[row]), int(self._size[row])
+
     def of_slab(self) -> Any:
         """Return the row of its slab for each object."""
         import numpy as np

@@ -75,6 +75,24 @@ def whatis(
             yield Answer("error", address, 0, f"perhaps in {name}, which cannot be told: {error}")
 
 
+def extent(target: Target, address: int) -> tuple[int, int]:
+    """Return where the object that *address* is in begins, and its last byte's offset: of a slab, task or stack.
+
+    :raises KshellError: it is in none
+    """
+    from kshell.linux import whatis_pages
+
+    index = whatis_index.task_index(target)
+    found = index.tasks.find(address) or index.stacks.find(address)
+    if found is not None:
+        return found[0], found[1] - found[0] - 1
+    whole = whatis_pages.slab_extent(target, address)
+    if whole is None:
+        raise KshellError(f"0x{address:x} is in no object of a slab, no task_struct and on no stack",
+                          hint="-d DIST finds pointers from the address to so much above it")
+    return whole
+
+
 def _symbols(question: Question) -> Iterator[Answer]:
     found = question.target.symbolize(question.address)
     if found is None:
@@ -226,7 +244,6 @@ def _regions(question: Question) -> Iterator[Answer]:
     if region.kind == "direct":
         text = f"direct map of physical {offset:x}"
         yield Answer("direct", region.start, offset, text)
-        yield from _alias(question, offset)
     elif region.kind != "vmemmap":
         yield Answer("region", region.start, offset, f"in {region.name} [{region.start:x},{region.end:x})")
 
@@ -262,6 +279,7 @@ def _pages(question: Question) -> Iterator[Answer]:
     if region is None:
         return
     if region.kind == "direct":
+        yield from _alias(question, question.address - region.start)
         yield from whatis_pages.page_answers(question, question.address - region.start, region.start)
     elif region.kind == "vmemmap":
         yield from whatis_pages.struct_page_answers(question)

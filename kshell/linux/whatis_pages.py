@@ -46,6 +46,18 @@ def slab_answers(question: Question) -> Iterator[Answer]:
     yield whatis.Answer("slab", address - offset, offset, text)
 
 
+def slab_extent(target: Target, address: int) -> tuple[int, int] | None:
+    """Return the address of the object of a slab that *address* is in, and its last byte's offset; None: in none."""
+    import numpy as np
+
+    heap = slub_objects.heap(target)
+    row, index, _ = (int(found[0]) for found in heap.find(np.array([address], np.uint64)))
+    if row < 0 or index < 0:
+        return None
+    start, size = heap.object(row, index)
+    return start, size - 1
+
+
 def cache_at(target: Target, address: int) -> Cache | None:
     """Return the cache whose kmem_cache is at *address*, None when it is on no list."""
     return kept(target, "caches", _caches).get(address)
