@@ -22,6 +22,7 @@ Examples:
   echo '2+3=X' | kshell -n              a calculator
   kshell -f script vmcore -- 0t10       a file of commands with an argument, its variable 1
   kshell -p 4711                        a live process; kshell CORE its core, kshell FILE a program
+  kshell triage vmcore                  the first look at a dump: why it died, who waits, where memory went
   kshell convert -d 31 vmcore small     a smaller dump; see kshell convert --help
 
 Process ids are decimal, because they are printed in decimal; other bare numbers are hexadecimal (0t10 is ten).
@@ -141,13 +142,17 @@ def _run(arguments: list[str]) -> int:
     """Run ``kshell convert IN OUT`` where that is what the words say, else ``kshell [TARGET [VMLINUX]]``.
 
     A dump named convert is still opened by ``kshell convert`` and ``kshell convert VMLINUX``: it takes two operands
-    behind the word, which the other form never has, or a question for help.
+    behind the word, which the other form never has, or a question for help. ``kshell triage DUMP`` obeys ::triage.
     """
     if arguments[:1] == ["convert"]:
         from kshell.shell.convert import command, wants_conversion
 
         if wants_conversion(arguments[1:]):
             return command.main(arguments[1:], "kshell convert", standalone_mode=False) or 0
+    if arguments[:1] == ["triage"]:
+        if not any(not word.startswith("-") for word in arguments[1:]) and not {"-h", "--help"} & set(arguments[1:]):
+            raise click.UsageError("kshell triage DUMP: which dump? (a dump named triage: kshell ./triage)")
+        arguments = ["-e", "::triage", *arguments[1:]]
     words, behind = arguments, []
     if "--" in words:
         at = words.index("--")

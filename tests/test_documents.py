@@ -29,7 +29,8 @@ TOP = Path(__file__).parent.parent
 #: what stands in docs/ for the QMP socket and for the memory file of the running guest
 LIVE = ("/run/vm.qmp", "/dev/shm/vm")
 #: other images in docs/, with their guest and file
-OTHERS = {"two.raw": ("two", "raw"), "bare.elf": ("novmcoreinfo", "elf")}
+OTHERS = {"two.raw": ("two", "raw"), "bare.elf": ("novmcoreinfo", "elf"),
+          **{f"{name}.dump": (name, "elf") for name in ("null", "abba", "leak", "overflow", "softlockup")}}
 PAGES = [TOP / "README.md", *sorted((TOP / "docs").glob("*.md"))]
 
 

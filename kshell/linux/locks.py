@@ -102,15 +102,19 @@ def blocked_tasks(target: Target, every: bool = False) -> list[Task]:
     return [task for task in iter_threads(target) if task.state in states]
 
 
-def waits(target: Target, tasks: Sequence[Task] | None = None) -> Iterator[Wait]:
+def waits(
+    target: Target, tasks: Sequence[Task] | None = None, everybody: Sequence[Task] | None = None,
+) -> Iterator[Wait]:
     """Yield what each of *tasks* waits for, of all in state D when they are not given; those that wait for no lock not.
+
+    :param everybody: all threads, where the caller has them: who may hold a lock
 
     :raises KshellError: the tasks cannot be listed; damage of a stack or a list is told by the :class:`Wait`
     """
     chosen = blocked_tasks(target) if tasks is None else list(tasks)
     if not chosen:
         return
-    finder = _Finder(target)
+    finder = _Finder(target, everybody)
     for task, stack in zip(chosen, stacks(target, [task.address for task in chosen]), strict=True):
         found = finder.wait(task, stack)
         if found is not None:
@@ -120,8 +124,8 @@ def waits(target: Target, tasks: Sequence[Task] | None = None) -> Iterator[Wait]
 class _Finder:
     """Finds waiters and locks of one target; remembers the locks, which many tasks wait for."""
 
-    def __init__(self, target: Target) -> None:
-        self.target = target
+    def __init__(self, target: Target, everybody: Sequence[Task] | None = None) -> None:
+        self.target, self._everybody = target, everybody
         self._size = thread_size(target)
         self._known: dict[int, int] | None = None
         self._locks: dict[tuple[str, int], Lock] = {}
@@ -132,7 +136,8 @@ class _Finder:
     def known(self) -> dict[int, int]:
         """Every task there is, and where its stack begins."""
         if self._known is None:
-            every = [task.address for task in iter_threads(self.target)]
+            threads = iter_threads(self.target) if self._everybody is None else self._everybody
+            every = [task.address for task in threads]
             bases = Vector(self.target, task_type(self.target), every).column("stack")
             self._known = {
                 task: base for task, base in zip(every, bases, strict=True) if not isinstance(base, Fault)}

@@ -109,6 +109,11 @@ def _names(task: StructType) -> _Names:
     return _Names(state, "group_leader", "struct task_struct", "pids[1].pid", "pids[2].pid", "pids[0].node")
 
 
+def pid_link(target: Target) -> str:
+    """Return the member through which a task hangs on its ``struct pid``."""
+    return _names(task_type(target)).pid_link
+
+
 def task_type(target: Target) -> StructType:
     """Return ``struct task_struct``.
 
