@@ -29,6 +29,7 @@ from kshell.api import (
     walker,
 )
 from kshell.linux import blocked, cpus, processes, stack_depth, stacks, tasks
+from kshell.linux.kernel import require_kernel
 from kshell.linux.stack_filter import STATES, StackFilter, in_state
 from kshell.linux.stacks import Frame, Group, Stack
 
@@ -139,6 +140,7 @@ def _saved(frame: Frame) -> Iterator[Output]:
 def find(session: Session, address: int | None, cpu: int | None, kind: str = "") -> Stack:
     """Return the stack that is asked for: of an address, a CPU, the process context, or where the kernel stopped."""
     target = session.target
+    require_kernel(target)
     if cpu is not None:
         if address is not None:
             raise UsageError("an address and -c do not go together")
@@ -227,17 +229,25 @@ def stack_pointers(
 @dcmd("findstack", group="Stacks")
 def findstack(
     session: Session, address: int, detailed: Annotated[bool, Flag("-v", "as ::stack -v")],
+    command: Annotated[str | None, Word("command", "obeyed instead, . being the stack pointer")],
 ) -> Iterator[Output]:
     """Show the kernel stack of a task, and whose it is.
 
     Examples:
       ::pid2proc 2 | ::findstack
+      ::pid2proc 2 | ::findstack '.,4/J'
       ::walk thread | ::findstack
     """
     target = session.target
+    require_kernel(target)
     if not stacks.is_task(target, address):
         raise KshellError(f"0x{address:x} is not a task_struct")
     found = stacks.task_stack(target, address)
+    if command is not None:
+        if not found.frames:
+            raise KshellError(f"task 0x{address:x} has no stack pointer: {found.end}")
+        yield from session.eval(command, found.frames[0].sp)
+        return
     first = f": {found.frames[0].sp:x}" if found.frames else ""
     head = f"stack pointer for thread {address:x} ({escape(owner(session, found))}){first}"
     yield Record([head], lambda: {"task": f"0x{address:x}", "owner": owner(session, found), "cpu": found.cpu})

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from kshell.errors import KshellError
+from kshell.errors import FormatError, KshellError
 from kshell.linux.modules import regions
 from kshell.linux.traced_returns import TRAMPOLINES, real_return
 from kshell.target.modules import iter_modules
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 #: nm's letters of code
 TEXT_LETTERS = frozenset("tTwW")
+#: functions of a kernel that unwinds by ORC, which are in every kallsyms; its tables' symbols are not
+ORC_CODE = ("unwind_module_init", "__orc_find", "orc_find")
 #: where a task that has never run begins (ret_from_fork_asm since 6.6, 3aec4ecb3d1f)
 STARTS = ("ret_from_fork_asm", "ret_from_fork")
 MAX_OPS = 1 << 12
@@ -46,6 +48,8 @@ class Unwinding:
             self.kernel = self._kernel_table()
         except KshellError as error:
             self.problem = str(error)
+        #: whether the kernel was built with ORC, also where its tables are not found
+        self.has_orc = self.kernel is not None or any(target.symbols.get(name) is not None for name in ORC_CODE)
         self._trampolines = self._places(TRAMPOLINES)
         #: addresses at which a frame is not what it seems: return addresses of tracers, and where new tasks start
         self.odd = frozenset({*self._trampolines, *self._places(STARTS)})
@@ -107,6 +111,8 @@ class Unwinding:
             copied = self._ftrace_origin(address)
             return self.find(copied) if copied is not None else None
         table = self._table(found[0], address)
+        if table is None and self.has_orc and self.kernel is None:
+            raise FormatError(f"the kernel's ORC tables are not found: {self.problem}")
         return table.find(address) if table is not None else None
 
     def _table(self, symbol: Symbol, address: int) -> OrcTable | None:
@@ -166,7 +172,7 @@ class Unwinding:
 
         :param task: whose stack it is; its replaced return addresses are looked up
         """
-        return Code(self.find, self.is_text, self.kernel is not None, self.function, self._real_return(task))
+        return Code(self.find, self.is_text, self.has_orc, self.function, self._real_return(task))
 
     def _real_return(self, task: int) -> Callable[[int, int], int]:
         def real(found: int, place: int) -> int:

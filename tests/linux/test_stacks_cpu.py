@@ -19,8 +19,10 @@ from kshell.linux.stacks import Stack
 from kshell.target.open import open_target
 from kshell.target.target import Target
 from tests.guest.fixtures import have
+from tests.guest.qemu import RunningGuest
 from tests.guest.spec import named_spec
 
+pytest_plugins = ["tests.guest.fixtures"]
 pytestmark = pytest.mark.guest
 
 
@@ -123,3 +125,16 @@ def test_the_example_of_the_documentation(capsys: pytest.CaptureFixture[str]) ->
     assert code is not None
     exec(code[1].replace('"vmcore"', repr(str(have(named_spec("6.1")).elf))), {})
     assert "kthreadd ret_from_fork" in capsys.readouterr().out
+
+
+def test_a_running_machine_that_is_stopped(live_guest: RunningGuest) -> None:
+    """Registers are those of the moment, over QMP."""
+    with open_target(f"qmp:{live_guest.qmp_socket}") as target:
+        assert target.control is not None
+        with target.control.standing():
+            for number in cpus.cpu_states(target):
+                stack = stacks.cpu_stack(target, number)
+                assert stack.complete, stack.end
+                assert ("task", "do_idle") in places(target, stack) or stack.frames[-1].kind == "user"
+            every = stacks.every_task(target)
+            assert all(stack.complete or not stack.frames for stack in stacks.stacks(target, every))

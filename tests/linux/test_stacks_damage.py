@@ -181,3 +181,17 @@ def test_filtered_dump_has_all_stacks() -> None:
         assert stacks.every_task(target) == every
         assert list(stacks.stacks(target, every)) == wanted
         assert stacks.panic_stack(target) in wanted
+
+
+def test_user_code_does_not_tell_groups_apart(copy: tuple[Target, Oracle]) -> None:
+    victim = Victim(*copy)
+
+    def group() -> set[int]:
+        every = stacks.every_task(copy[0])
+        return next(set(group.tasks) for group in stacks.stacks(copy[0], every).groups() if victim.task in group.tasks)
+
+    before = group()
+    assert len(before) > 5
+    victim.put(victim.whole.frames[-1].regs + 128, 0x401234)
+    assert victim.now().frames[-1].pc == 0x401234
+    assert group() == before

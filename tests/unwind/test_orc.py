@@ -122,3 +122,12 @@ def test_impossible_sizes(count: int) -> None:
 def test_headers() -> None:
     assert orc.layout_of(bytes.fromhex("fe5d32bf581bd63b2ca9a5c65ba5a625eab3fe24")) == 3
     assert orc.layout_of(bytes(20)) == 0
+
+
+@pytest.mark.parametrize(("number", "wrong", "pc"), [
+    (75, BASE - 0x1000, BASE + 16 * 90), (25, BASE + 0x9000, BASE + 8)])
+def test_an_address_out_of_order_is_seen_from_either_side(number: int, wrong: int, pc: int) -> None:
+    rows = [(BASE + 16 * each, CALL_16) for each in range(100)]
+    rows[number] = (wrong, CALL_16)
+    with pytest.raises(FormatError, match=f"not in order at entry {number}"):
+        table(3, rows, told=3).find(pc)

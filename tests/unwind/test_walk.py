@@ -272,3 +272,13 @@ def test_many_in_lock_step_are_as_one_by_one() -> None:
         assert steps.sp[number, :depth].tolist() == [frame.sp for frame in frames][:depth]
         assert bool(steps.left[number]) == (number % 3 == 0)
         assert depth == 3
+
+
+def test_in_lock_step_a_stack_that_goes_back_is_left_to_others() -> None:
+    by_bp = Entry(orc.CALL, orc.BP, 16, orc.PREV_SP, -16, False)
+    sp = TOP - 0x400
+    machine = Machine(entries(by_bp), {sp: sp, sp + 8: at(0)})
+    column = np.array([sp], np.uint64)
+    begin = many.Starts(np.array([at(0)], np.uint64), column, column, np.array([TOP], np.uint64))
+    steps = many.unwind(machine, machine.find, frozenset(), begin)
+    assert steps.left.tolist() == [True] and steps.depth.tolist() == [2]
