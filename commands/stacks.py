@@ -153,6 +153,8 @@ def find(session: Session, address: int | None, cpu: int | None, kind: str = "")
         return stacks.any_stack(target, address)
     if session.context is not None:
         return stacks.task_stack(target, processes.by_pid(target, session.context.pid).address)
+    if session.cpu.chosen is not None:
+        return stacks.cpu_stack(target, session.cpu.chosen)
     panicking = cpus.panicking_cpu(target)
     if panicking is not None:
         return stacks.cpu_stack(target, panicking)
@@ -188,7 +190,8 @@ def stack(
     """Show a kernel stack, the innermost function first.
 
     The address is that of a task_struct, of saved registers (struct pt_regs), or any on a stack, from where on it is
-    followed. Without one it is the stack of the process context, else of the CPU that panicked, else of the first CPU.
+    followed. Without one it is the stack of the process context, else of the CPU that ::cpu chose, else of the one that
+    panicked, else of the first.
 
     A ? stands before a function that is not to be relied on: it was found by looking for return addresses on the
     stack, because a frame before it could not be followed. Where a trace cannot be followed at all, [...] says why.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
-from kshell.api import Decimal, Flag, KshellError, Option, Output, Record, Session, dcmd
+from kshell.api import Decimal, Flag, KshellError, Option, Output, Record, Session, UsageError, dcmd
 from kshell.linux import clock, printk, uts
 from kshell.linux.kernel import build_id
 from kshell.linux.userland import user_facts
@@ -195,7 +195,7 @@ def _panic(session: Session) -> str:
 
 @dcmd("regs", aliases=("$r",), group="Kernel")
 def regs(
-    session: Session,
+    session: Session, address: int | None,
     cpu: Annotated[Decimal | None, Option("-c", "cpu", "of this CPU, in decimal; the chosen one without")],
     tid: Annotated[Decimal | None, Option("-t", "tid", "of this thread of the process or core, in decimal")],
 ) -> Iterator[Output]:
@@ -203,9 +203,12 @@ def regs(
 
     Without -c those of the CPU that ::cpu chose. <rip is a register's value; in a virtual machine by its gdb stub,
     opened with -w, value>rip changes one. A thread of a live process is stopped for that, a millisecond, and runs on.
+    With the address of a kernel's task_struct, that task's: those of its CPU, or, if it sleeps, those it will go on
+    with; with that of saved registers (struct pt_regs), those.
 
     Examples:
       ::regs
+      ::pid2proc 1 | ::regs
       ::regs -c 1
       ::regs -t 4711
       <rip=p
@@ -219,7 +222,12 @@ def regs(
             "tid": thread, **{name: f"0x{value:x}" for name, value in values.items()}})
         return
     if tid is not None:
-        raise KshellError("a kernel's threads that do not run have no registers: ::stack shows where they wait")
+        raise KshellError("a kernel's threads have addresses, not ids: ::pid2proc TID | ::regs")
+    if address is not None:
+        if cpu is not None:
+            raise UsageError("an address and -c do not go together")
+        yield _regs_at(session, address)
+        return
     cpus = session.target.cpus
     wanted = session.cpu.number if cpu is None else cpu
     found = next((one for one in cpus if one.number == wanted), None)
@@ -233,6 +241,20 @@ def regs(
         "cpu": wanted, **{name: f"0x{value:x}" for name, value in registers.items()}})
 
 
+def _regs_at(session: Session, address: int) -> Record:
+    """Return the registers of the task, or the saved ones, at *address*."""
+    from kshell.linux import stacks
+
+    target = session.target
+    number: int | None = None
+    if stacks.is_task(target, address):
+        values, number = stacks.task_registers(target, address)
+    else:
+        values = dict(stacks.pt_regs_stack(target, address).frames[0].registers)
+    return Record(_registers(session, values), lambda: {
+        "address": f"0x{address:x}", "cpu": number, **{name: f"0x{value:x}" for name, value in values.items()}})
+
+
 def _registers(session: Session, registers: dict[str, int]) -> Iterator[str]:
     def one(name: str, width: int = 16) -> str:
         return f"%{name:<3} = 0x{registers[name]:0{width}x}"
@@ -241,9 +263,10 @@ def _registers(session: Session, registers: dict[str, int]) -> Iterator[str]:
         found = session.target.symbolize(registers[name])
         return session.name_of(registers[name]) if found else ""
 
-    for left, right in PAIRS:
-        if left in registers and right in registers:
-            yield f"{one(left)} {symbol(left):<15} {one(right)} {symbol(right)}".rstrip()
+    for pair in PAIRS:
+        cells = [f"{one(name)} {symbol(name):<15}" for name in pair if name in registers]
+        if cells:
+            yield " ".join(cells).rstrip()
     yield ""
     for name in ("rip", "rbp", "rsp"):
         if name in registers:

@@ -46,6 +46,13 @@ class ChosenCpu:
             return self._number
         return next((cpu.number for cpu in target.cpus if cpu.registers), 0)
 
+    @property
+    def chosen(self) -> int | None:
+        """The number of one that somebody or, in a live machine, the last stop has chosen; None: nobody has."""
+        if self._session.has_target and self._session.target.control is not None:
+            return self._session.target.control.cpu
+        return self._number
+
     def choose(self, number: int) -> None:
         """Choose another."""
         self._number = number

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 STACK_END_MAGIC = 0x57AC_6E9D
 #: where ``struct inactive_task_frame`` has bp and ret_addr since 4.9 (0100301bfdf5) on 64 bits
 FRAME_BP, FRAME_RETURN, FRAME_SIZE = 40, 48, 56
+#: what it holds, in order
+SAVED = ("r15", "r14", "r13", "r12", "rbx", "rbp", "rip")
 
 
 class Stack(NamedTuple):
@@ -138,6 +140,28 @@ def _registers_trace(
     kind = USER if values.get("cs", 0) & 3 == 3 else EXACT
     start = Frame(values["rip"], values["rsp"], values.get("rbp"), kind, registers=values)
     return walk(target.kernel, known.code(task), start, ranges)
+
+
+def task_registers(target: Target, address: int) -> tuple[dict[str, int], int | None]:
+    """Return the registers of the task at *address*, as far as they are known, and the CPU it is on.
+
+    Of one that sleeps they are those that it will go on with: what a function must preserve, and where it is.
+
+    :raises KshellError: the task or its stack cannot be read, or it is on a CPU whose registers are not known
+    """
+    require_kernel(target)
+    for state in cpu_states(target).values():
+        if state.task == address:
+            if not state.registers:
+                raise KshellError(f"it runs on CPU {state.number}, and the target has no registers of it")
+            return dict(state.registers), state.number
+    stack = task_stack(target, address)
+    if not stack.frames:
+        raise KshellError(f"task 0x{address:x} has no registers: {stack.end}")
+    first, layout = stack.frames[0], layout_of(target)
+    frame = target.kernel.read(first.sp - layout.frame_size, layout.frame_size)
+    values = struct.unpack_from("<7Q", frame, layout.ret_addr - 48)  # r15 to bp, and ret_addr
+    return dict(zip(SAVED, values, strict=True)) | {"rsp": first.sp}, None
 
 
 def cpu_stack(target: Target, cpu: int) -> Stack:

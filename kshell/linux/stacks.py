@@ -28,6 +28,7 @@ from kshell.linux.stack import (
     registers_stack,
     stack_of_task,
     symbolize,
+    task_registers,
     task_stack,
 )
 from kshell.linux.stack_owner import every_task, stack_owner
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Frame", "Group", "Stack", "Stacks", "any_stack", "cpu_stack", "every_task", "function", "is_pt_regs", "is_task",
     "panic_stack", "pointer_stack", "pt_regs_stack", "registers_stack", "stack_owner", "stacks", "symbolize",
-    "task_stack",
+    "task_registers", "task_stack",
 ]
 
 #: fewer stacks than this are followed one by one: importing numpy takes longer

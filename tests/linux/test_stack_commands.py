@@ -11,7 +11,7 @@ import pytest
 
 from kshell.builtin import make_registry
 from kshell.console import Console
-from kshell.linux import stacks, tasks
+from kshell.linux import cpus, stacks, tasks
 from kshell.session import Session
 from kshell.shell.scripted import run_text
 from tests.linux.conftest import Guest
@@ -95,3 +95,33 @@ def test_sizes_and_registers(guest: Guest) -> None:
         assert int(row["sp"], 16) + row["size"] == int(following["sp"], 16)
     saved = next(row for row in rows if "registers" in row)
     assert int(saved["cs"], 16) == 0x33 and saved["rip"] == f"0x{int(frames[-1]['pc'], 16):x}"
+
+
+def test_registers_of_tasks(guest: Guest) -> None:
+    """Those of one that sleeps are what __switch_to_asm has saved; those of one on a CPU are the CPU's."""
+    target = guest.target
+    address = tasks.find_task(target, guest.oracle.victim()["pid"])
+    row, = run(guest, f"0x{address:x}::regs")
+    stack = stacks.task_stack(target, address)
+    first = stack.frames[0]
+    assert (int(row["rip"], 16), int(row["rsp"], 16), int(row["rbp"], 16)) == (first.pc, first.sp, first.bp)
+    assert row["cpu"] is None and len([name for name in row if name.startswith("r")]) == 8
+    assert target.kernel.u64(first.sp - 56 + 24) == int(row["r12"], 16)
+    for number, state in cpus.cpu_states(target).items():
+        row, = run(guest, f"0x{state.task:x}::regs")
+        assert row["cpu"] == number and int(row["rip"], 16) == state.registers["rip"]
+    user = stack.frames[-1]
+    row, = run(guest, f"0x{user.regs:x}::regs")
+    assert int(row["rip"], 16) == user.pc and row["cs"] == "0x33"
+
+
+def test_chosen_cpu_is_whose_stack_is_shown(guest: Guest) -> None:
+    for number, state in cpus.cpu_states(guest.target).items():
+        rows = run(guest, f"::cpu {number}; ::stack")
+        assert {row["task"] for row in rows if "frame" in row} == {f"0x{state.task:x}"}
+
+
+def test_a_command_at_the_stack_pointer(guest: Guest) -> None:
+    stack = stacks.task_stack(guest.target, tasks.find_task(guest.target, 1))
+    row, = run(guest, "::pid2proc 1 | ::findstack '::map .'")
+    assert int(row["addr"], 16) == stack.frames[0].sp

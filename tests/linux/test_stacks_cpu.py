@@ -16,6 +16,7 @@ import pytest
 from kshell.linux import cpus, stacks, tasks
 from kshell.linux.stack_depth import depths
 from kshell.linux.stacks import Stack
+from kshell.target.control import Point
 from kshell.target.open import open_target
 from kshell.target.target import Target
 from tests.guest.fixtures import have
@@ -138,3 +139,28 @@ def test_a_running_machine_that_is_stopped(live_guest: RunningGuest) -> None:
                 assert ("task", "do_idle") in places(target, stack) or stack.frames[-1].kind == "user"
             every = stacks.every_task(target)
             assert all(stack.complete or not stack.frames for stack in stacks.stacks(target, every))
+
+
+def test_an_nmi_over_whatever_ran(live_guest: RunningGuest) -> None:
+    with open_target(f"gdb:{live_guest.gdb_socket}") as target:
+        control = target.control
+        assert control is not None
+        point = Point("execute", target.symbol("default_do_nmi").address)
+        control.stop()
+        control.insert(point)
+        try:
+            control.resume()
+            live_guest.command("inject-nmi")
+            stop = control.wait(30)
+        finally:
+            control.remove(point)
+        assert stop is not None and stop.kind == "point"
+        stack = stacks.cpu_stack(target, stop.cpu)
+        found = places(target, stack)
+        assert stack.complete, stack.end
+        assert found[:3] == on("NMI", "default_do_nmi exc_nmi end_repeat_nmi")
+        assert {name for name, _ in found} >= {"NMI", "task"} or stack.frames[-1].kind == "user"
+        interrupted = next(frame for frame in stack.frames if frame.regs)
+        assert interrupted.registers["rip"] == interrupted.pc
+        control.resume()
+    assert live_guest.command("query-status")["running"]
