@@ -105,7 +105,7 @@ def grep(session: Session, address: int | None, call: Call, words: Expression) -
 
     Examples:
       ::walk proc | ::grep *(.+0t24)==2
-      ::walk modctl | ::grep .>ffffffffc0400000
+      ::walk modctl | ::grep .-ffffffffc0400000
     """
     if not words:
         raise UsageError("expression is missing")
