@@ -28,6 +28,7 @@ from kshell.api import (
     Word,
     dcmd,
 )
+from kshell.linux import modules
 from kshell.linux.userland import module_named, user_facts
 
 #: letters of nm(1) for the kinds of mdb's ::nm -t; kallsyms has no sections, files, registers and thread storage
@@ -177,7 +178,12 @@ def _wanted(
 def _is_object(session: Session, name: str) -> bool:
     if name in ("vmlinux", "kernel"):
         return True
-    return any(symbol.module == name for symbol in session.target.symbols.find_all("__this_module"))
+    if any(symbol.module == name for symbol in session.target.symbols.find_all("__this_module")):
+        return True
+    try:  # a kernel without KALLSYMS_ALL keeps no data symbols of modules
+        return any(module.name == name for module in modules.iter_modules(session.target))
+    except KshellError:
+        return False
 
 
 def _all(session: Session, module: str | None) -> Iterator[Symbol]:

@@ -104,7 +104,7 @@ def real_target(data: bytes, writable: bool = False) -> Target:
                          (KERNEL + 0x200, "D", "jiffies", None), (KERNEL + 0x208, "d", "beyond", None),
                          (KERNEL + 0x280, "T", "main", None), (KERNEL + 0x2a0, "T", "_end", None)])
     module = SymbolList([(KERNEL + 0x300, "t", "helper", "mod"), (KERNEL + 0x310, "t", "jiffies", "mod"),
-                         (KERNEL + 0x320, "t", "cleanup", "mod")])
+                         (KERNEL + 0x320, "d", "__this_module", "mod")])
     target.make_symbols = lambda _target: SymbolIndex([kernel, module])
     return target
 
