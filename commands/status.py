@@ -210,7 +210,6 @@ def regs(
       ::regs
       ::pid2proc 1 | ::regs
       ::regs -c 1
-      ::regs -t 4711
       <rip=p
     """
     own = user_facts(session.target)

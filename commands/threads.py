@@ -22,7 +22,7 @@ def threads(session: Session) -> Iterator[Output]:
     kernel, for the others would have to be stopped (::regs -t TID does, for a millisecond). Into a pipe it passes PCs.
 
     Examples:
-      ::threads
+      ::threads; ::regs -t 4711
       ::threads | ::dis -n 0
     """
     for one in require_user(session.target).threads():

@@ -110,7 +110,11 @@ def _image(path: str, namelist: str | None, mode: str) -> Backend:
     from kshell.kvm.backend_image import ImageBackend
     from kshell.target.open import open_target
 
-    return ImageBackend(open_target(path, namelist, mode), namelist)
+    target = open_target(path, namelist, mode)
+    if target.kind != "kernel":
+        target.close()
+        raise OpenError(path, f"{_shown(path)} is not a kernel core file: it is {target.description}", kind="format")
+    return ImageBackend(target, namelist)
 
 
 def _look(path: str) -> None:

@@ -90,8 +90,20 @@ def _add_elf(target: Target, path: str) -> None:
     target.symbols.add(table.symbols(offset))
     target.findings["vmlinux"] = f"symbols of {path}"
     _add_types(target, lambda index: _types_of(target, index, elf))
+    _add_object_file(target, elf, offset)
     if elf.section(".debug_line") is not None and elf.section(".debug_info") is not None:
         target.find_lines = _line_finder(elf, offset)
+
+
+def _add_object_file(target: Target, elf: ElfFile, offset: int) -> None:
+    """Let ``?`` show the bytes of the vmlinux at the addresses of the kernel that runs from it."""
+    from kshell.memory.elfmap import open_parts
+    from kshell.target.loaded import parts_of
+
+    parts = [part for part in parts_of(elf) if part[0] >> 63]  # not the per-CPU template at 0
+    if parts:
+        target.object_file = open_parts(elf.path, parts, bias=offset, space="object")
+        target.on_close(target.object_file.close)
 
 
 def _line_finder(elf: ElfFile, offset: int) -> Callable[[int], list[SourceLine]]:

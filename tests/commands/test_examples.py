@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import io
 import re
+import subprocess
+import sys
+import time
 from inspect import cleandoc
 from pathlib import Path
 
@@ -25,6 +28,8 @@ pytestmark = pytest.mark.guest
 
 #: those that need a plugin, or leave
 ELSEWHERE = ("load", "unload", "quit")
+#: those that are asked of a process
+PROCESS = ("auxv", "threads")
 #: what is said on stderr and no complaint
 REMARKS = ("stack of ",)
 
@@ -43,7 +48,23 @@ def examples() -> dict[str, list[str]]:
     return found
 
 
-@pytest.mark.parametrize(("name", "lines"), examples().items())
+@pytest.mark.parametrize("name", PROCESS)
+def test_examples_for_processes(name: str) -> None:
+    with subprocess.Popen([sys.executable, "-S", "-c", "input()"], stdin=subprocess.PIPE) as child:
+        while Path(f"/proc/{child.pid}/stat").read_text().rpartition(") ")[2][0] != "S":
+            time.sleep(0.01)
+        with open_target(f"pid:{child.pid}") as target:
+            session = Session(target, make_registry(lambda _: None, plugins=False))
+            out, err = io.StringIO(), io.StringIO()
+            console = Console(session, out, err, quiet=True)
+            for line in examples()[name]:
+                run_text(session, console, line.replace("4711", str(child.pid)), string=True, recover=False)
+                assert (err.getvalue(), session.failed) == ("", False), line
+            assert out.getvalue()
+        child.communicate(b"\n")
+
+
+@pytest.mark.parametrize(("name", "lines"), [row for row in examples().items() if row[0] not in PROCESS])
 def test_examples_of_the_help_run(name: str, lines: list[str], guest_61: GuestImage, tmp_path: Path) -> None:
     victim = guest_61.oracle.victim()
     (tmp_path / "page").write_bytes(bytes(16))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from kshell.errors import FormatError, OpenError, TypeNotFoundError
+from kshell.errors import Fault, FormatError, OpenError, TypeNotFoundError
 from kshell.linux import processes
 from kshell.memory.elfcore import EHDR, SHDR
 from kshell.target.open import open_target
@@ -230,6 +230,16 @@ def test_a_kernel_without_btf_and_its_vmlinux(dwarf_vmlinux: Path, tmp_path: Pat
         assert target.findings["types"].startswith("DWARF of")
         assert target.object("init_task").member("comm").string() == "swapper/0"
         assert target.object("greeting").string() == "hello, world", "a static variable, moved by KASLR"
+
+
+def test_the_bytes_of_the_vmlinux(dwarf_vmlinux: Path, tmp_path: Path) -> None:
+    """``?`` reads the file where ``/`` reads the memory that was made of it."""
+    with open_target(put(tmp_path, tiny.image(KERNELOFFSET="100000"), "dump"), str(dwarf_vmlinux)) as target:
+        assert target.object_file is not None
+        greeting = target.symbol("greeting").address
+        assert target.kernel.read(greeting, 5) == b"hello" and target.object_file.read(greeting, 5) == bytes(5)
+        with pytest.raises(Fault):
+            target.object_file.read(greeting - 0x10_0000, 5)
 
 
 def test_dwarf_adds_to_the_images_own_types(dwarf_vmlinux: Path, tmp_path: Path) -> None:
