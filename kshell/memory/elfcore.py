@@ -7,8 +7,6 @@ crash(8); drgn takes the later one, and the bytes are the same where a kernel wr
 
 from __future__ import annotations
 
-import os
-
 from kshell.errors import OpenError, Reason
 from kshell.memory.elfheaders import (
     EHDR,
@@ -25,6 +23,7 @@ from kshell.memory.elfheaders import (
 from kshell.memory.file import FileMemory, open_file, size_of
 from kshell.memory.fileimage import FileImage
 from kshell.memory.pieces import PieceMemory
+from kshell.memory.pread import pread_all
 from kshell.memory.segments import Segments
 from kshell.memory.source import FlattenedSource
 
@@ -67,7 +66,7 @@ class ElfCore(FileImage):
         if offset >= self._size or size <= 0:
             return b""  # the caller says what is missing
         try:
-            return os.pread(self._fd, min(size, self._size - offset), offset)
+            return pread_all(self._fd, min(size, self._size - offset), offset)
         except OSError as error:
             raise OpenError(self.path, f"cannot be read at 0x{offset:x}: {error.strerror}", kind="format") from error
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from kshell.errors import Fault, FormatError, OpenError, Reason
 from kshell.memory.model import FileRun, Gathered, Memory, Range, Window
+from kshell.memory.pread import preadv_all
 from kshell.memory.segments import Piece, Segments
 
 if TYPE_CHECKING:
@@ -290,7 +291,9 @@ class FileMemory(Memory):
         descriptor, preadv = self._fd, os.preadv
         for number, (offset, length, low) in enumerate(zip(offsets, lengths, at, strict=True)):
             try:
-                if preadv(descriptor, [scratch[low : low + length]], offset) == length:
+                count = preadv(descriptor, [scratch[low : low + length]], offset)
+                if count == length or (count and preadv_all(
+                        descriptor, scratch[low + count : low + length], offset + count)):
                     continue
             except OSError:
                 pass

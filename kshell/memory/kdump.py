@@ -185,8 +185,8 @@ class Kdump(Image):
             if inside + want <= self.page:
                 try:
                     parts.append(self._load(frame)[inside : inside + want])
-                except PageError as error:
-                    fault = Fault(at, want, error.reason, space=self.space, detail=str(error))
+                except FormatError as error:
+                    fault = Fault(at, want, _reason(error), space=self.space, detail=str(error))
             else:
                 if want > MANY * self.page:  # a buffer for what is there, not for what is asked
                     want = max(min(want, self._run(frame, -(-want // self.page)) * self.page - inside), 1)
@@ -217,8 +217,8 @@ class Kdump(Image):
                             raise failed
                         continue
                 piece = self._load(frame)[inside : inside + size - done]
-            except PageError as error:
-                return Fault(address + done, size, error.reason, done=done, space=self.space, detail=str(error))
+            except FormatError as error:
+                return Fault(address + done, size, _reason(error), done=done, space=self.space, detail=str(error))
             buffer[done : done + len(piece)] = piece
             done += len(piece)
         return None
@@ -243,7 +243,7 @@ class Kdump(Image):
         frame = address // self.page
         try:
             data = self._load(frame)
-        except PageError:
+        except FormatError:
             return None
         return Window(frame * self.page, (frame + 1) * self.page, memoryview(data))
 
@@ -276,6 +276,11 @@ class Kdump(Image):
         for part in self._parts:
             part.pages.close()
             part.source.close()
+
+
+def _reason(error: FormatError) -> Reason:
+    """Return why a page cannot be had: what it says itself, or that the medium cannot be read."""
+    return error.reason if isinstance(error, PageError) else Reason.IO
 
 
 def _lost_at_end(pages: Pages, count: int) -> int:

@@ -69,7 +69,7 @@ class Pages:
         block, inside = divmod(number, TABLE)
         data = self._tables.get(block)
         if data is None:
-            data = self.source.pread(TABLE * DESCRIPTOR.size, self.table + block * TABLE * DESCRIPTOR.size)
+            data = self._pread(TABLE * DESCRIPTOR.size, self.table + block * TABLE * DESCRIPTOR.size)
             self._tables[block] = data
             if len(self._tables) > TABLES:
                 self._tables.popitem(last=False)
@@ -87,9 +87,15 @@ class Pages:
 
     def descriptors(self, number: int, count: int) -> Iterator[Descriptor]:
         """Yield the descriptors from page *number* on as they are, fewer where the file ends."""
-        data = self.source.pread(count * DESCRIPTOR.size, self.table + number * DESCRIPTOR.size)
+        data = self._pread(count * DESCRIPTOR.size, self.table + number * DESCRIPTOR.size)
         whole = len(data) - len(data) % DESCRIPTOR.size
         return map(Descriptor._make, DESCRIPTOR.iter_unpack(data[:whole]))
+
+    def _pread(self, size: int, offset: int) -> bytes:
+        try:
+            return self.source.pread(size, offset)
+        except FormatError as error:
+            raise PageError(str(error), Reason.IO) from error
 
     # -- one page --------------------------------------------------------------------------------------------------
 
@@ -133,7 +139,7 @@ class Pages:
     def _decode(self, found: Descriptor, out: memoryview, data: bytes | None = None) -> None:
         """Fill *out*, which is a page, with the page described; *data* are its bytes in the file when they are read."""
         if data is None:
-            data = self.source.pread(found.size, found.offset)
+            data = self._pread(found.size, found.offset)
         if len(data) < found.size:
             raise PageError("its bytes are past the end of the file", Reason.TRUNCATED)
         codec = found.flags & CODEC_BITS
@@ -209,7 +215,10 @@ class Pages:
             low, high = min(row.offset for row in near), max(row.offset + row.size for row in near)
             if high - low > 2 * len(rows) * size:
                 return None
-        data = self.source.pread(high - low, low)
+        try:
+            data = self._pread(high - low, low)
+        except PageError:
+            return None
         if len(data) < high - low:
             return None
         at = 0

@@ -16,8 +16,10 @@ from itertools import pairwise
 from typing import Protocol
 
 from kshell import cache
-from kshell.errors import FormatError
+from kshell.errors import FormatError, OpenError
+from kshell.memory.file import size_of
 from kshell.memory.filekey import file_key
+from kshell.memory.pread import pread_all
 
 FLAT_MAGIC = b"makedumpfile\0"
 FLAT_HEADER = 4096
@@ -54,11 +56,24 @@ class FileSource:
 
     def __init__(self, path: str, descriptor: int) -> None:
         self.path, self._fd = path, descriptor
-        status = os.fstat(descriptor)
-        self.size, self._modified = status.st_size, status.st_mtime_ns
+        try:
+            self.size = size_of(descriptor)  # a dump may be on a block device, whose st_size is 0
+            self._modified = os.fstat(descriptor).st_mtime_ns
+        except OSError as error:
+            os.close(descriptor)
+            raise OpenError(path, f"cannot be read: {error.strerror}", kind="format") from error
 
     def pread(self, size: int, offset: int) -> bytes:
-        return os.pread(self._fd, size, offset) if offset >= 0 else b""
+        """As :class:`Source` says; of more than there is no buffer is made.
+
+        :raises FormatError: the medium cannot be read
+        """
+        if not 0 <= offset < self.size:
+            return b""
+        try:
+            return pread_all(self._fd, min(size, self.size - offset), offset)
+        except OSError as error:
+            raise FormatError(f"{self.path}: cannot be read at 0x{offset:x}: {error.strerror}") from error
 
     def key(self) -> str | None:
         """Return the key of the file's content, None when nothing found in it may be kept."""
@@ -66,7 +81,7 @@ class FileSource:
 
     def changed(self) -> str | None:
         now = os.fstat(self._fd)
-        if now.st_size < self.size:
+        if size_of(self._fd) < self.size:
             return f"{self.path} became shorter since it was opened; open it again"
         if now.st_mtime_ns != self._modified:
             return f"{self.path} was written to since it was opened; open it again"
