@@ -8,11 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 from kshell.api import Decimal, Flag, KshellError, Option, Output, Record, Session, UsageError, dcmd
 from kshell.linux import clock, printk, uts
 from kshell.linux.kernel import build_id
+from kshell.linux.unwinding import unwinding
 from kshell.linux.userland import user_facts
 
 if TYPE_CHECKING:
     from kshell.target.vmcoreinfo import Vmcoreinfo
 
+PANIC = "Kernel panic - not syncing: "
+#: how the kernel begins to tell of a fault of its own; the lines before "Oops:" say which
+TROUBLE = ("BUG: ", "kernel BUG at ", "general protection fault", "watchdog: BUG: ", "NMI watchdog: Watchdog detected ",
+           "invalid opcode", "divide error", "double fault", "INFO: task ", "sysrq: Trigger a crash")
 FLAGS = ((11, "of"), (10, "df"), (9, "if"), (8, "tf"), (7, "sf"), (6, "zf"), (4, "af"), (2, "pf"), (0, "cf"))
 PAIRS = (("rax", "r9"), ("rbx", "r10"), ("rcx", "r11"), ("rdx", "r12"), ("rsi", "r13"), ("rdi", "r14"), ("r8", "r15"))
 SEGMENTS = (("cs", "ds", "es", "fs"), ("gs", "gs_base", "kernel_gs_base", "fs_base"), ("trapno", "err", "cr2", "cr3"))
@@ -83,15 +88,29 @@ def _facts(session: Session) -> Iterator[tuple[str, str]]:
             yield "up", _duration(found.uptime)
         except KshellError as error:
             yield "date", f"unknown ({error})"
-        panic = _panic(session)
-        if panic:
-            yield "panic message", panic
+        yield from _panic(session).items()
     if target.control is not None:
         yield "control", _control(session)
     yield "cpus", str(len(target.cpus)) if target.cpus else "no registers of CPUs"
     yield from target.findings.items()
+    orc = _orc(session)
+    if orc:
+        yield "stack tables", orc
+    if target.caches:
+        yield "caches", ", ".join(f"{kind} {what}" for kind, what in sorted(target.caches.items()))
+    if target.opened_in is not None:
+        yield "opened", f"in {target.opened_in:.2f} s"
     context = session.context
     yield "process context", f"{context.pid} ({context.comm})" if context else "none"
+
+
+def _orc(session: Session) -> str:
+    """Return where the tables for unwinding are, or why not; "" where there is no kernel."""
+    if session.target.vmcoreinfo is None:
+        return ""
+    found = unwinding(session.target)
+    return f"ORC in the image, {found.kernel.count} entries" if found.kernel is not None else (
+        f"none: {found.problem}")
 
 
 def _control(session: Session) -> str:
@@ -119,8 +138,11 @@ def _pages(session: Session) -> dict[str, str]:
             missing[why] = missing.get(why, 0) + count
     if not held and not missing:
         return {"pages": "nothing tells which pages there are"}
+    level = session.target.findings.get("dump level", "").split(" ")[0]
+    rule = f"by dump level {level}" if level else "the format does not tell by which rule"
     return {"pages held": f"{held:,} ({held * size >> 20:,} MiB)",
-            **{f"pages {why}": f"{count:,} ({count * size >> 20:,} MiB)" for why, count in missing.items()}}
+            **{f"pages {why}": f"{count:,} ({count * size >> 20:,} MiB){f', {rule}' if why == 'excluded' else ''}"
+               for why, count in missing.items()}}
 
 
 def _kernels(session: Session) -> dict[str, str]:
@@ -181,16 +203,20 @@ def _duration(nanoseconds: int) -> str:
     return f"{days} days {text}" if days else text
 
 
-def _panic(session: Session) -> str:
-    """Return the line of the log that says why the kernel stopped, "" when there is none."""
-    found = ""
+def _panic(session: Session) -> dict[str, str]:
+    """Return the line of the log that says why the kernel stopped, and the one before it that says what went wrong."""
+    panic = trouble = ""
     try:
         for record in printk.iter_records(session.target):
-            if isinstance(record.text, str) and record.text.startswith("Kernel panic - not syncing: "):
-                found = record.text.removeprefix("Kernel panic - not syncing: ").split("\n")[0]
+            line = record.text.split("\n")[0] if isinstance(record.text, str) else ""
+            if line.startswith(PANIC):
+                panic = line.removeprefix(PANIC)
+            elif not panic and line.startswith(TROUBLE):
+                trouble = line
     except KshellError:
-        return ""
-    return found
+        return {}
+    found = {"panic message": panic, "trouble": trouble}
+    return {word: text for word, text in found.items() if text}
 
 
 @dcmd("regs", aliases=("$r",), group="Kernel")

@@ -22,6 +22,8 @@ STALE = 3600  # seconds after which a file that its writer left behind may go
 
 #: why the cache could not be used the last time, for ::status; None when all is well
 last_problem: str | None = None
+#: which kinds of files were "read" or "made" by this process, for ::status
+used: dict[str, str] = {}
 
 
 def folder() -> str | None:
@@ -87,6 +89,7 @@ def load(kind: str, key: str, version: int) -> memoryview | None:
         payload = mapped[HEADER.size :]
         if mapped[: HEADER.size] != _header(version, payload):
             return None
+        used.setdefault(kind, "read")
         with contextlib.suppress(OSError):  # a read-only disk: the order in which files go is not worth an answer
             os.utime(descriptor)
         return payload
@@ -125,6 +128,7 @@ def store(kind: str, key: str, version: int, *parts: bytes | bytearray | memoryv
             os.unlink(temporary)
             raise
         last_problem = None
+        used[kind] = "made"
         _prune(base)
     except OSError as error:
         last_problem = f"{path}: {error.strerror}"

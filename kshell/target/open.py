@@ -5,6 +5,8 @@ A named file is never replaced by the running system; what is recognised but can
 
 from __future__ import annotations
 
+import time
+
 from kshell.errors import FormatError, OpenError
 from kshell.memory.image import Image
 from kshell.memory.model import Memory
@@ -36,6 +38,13 @@ def open_target(path: str | None, vmlinux: str | None = None, mode: str = "r", o
     """
     if mode not in MODES:
         raise ValueError(f"mode must be one of {', '.join(MODES)}, not {mode!r}")
+    begun = time.monotonic()
+    target = _open(path, vmlinux, mode, options)
+    target.opened_in = time.monotonic() - begun
+    return target
+
+
+def _open(path: str | None, vmlinux: str | None, mode: str, options: Options) -> Target:
     if path is None:
         if options.pause:
             raise OpenError("", "the system that kshell runs on cannot be paused", kind="unsupported")

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+from kshell import cache
 from kshell.arch.model import Arch
 from kshell.errors import Fault, FormatError, KshellError, Reason, SymbolNotFoundError, TypeNotFoundError
 from kshell.memory.model import Memory
@@ -89,11 +90,18 @@ class Target:
         self.make_space: Callable[[int], AddressSpace] | None = None
         #: looks for all kernels in the image; told of the work; None where there can be one only
         self.survey: Callable[[Callable[[str, int, int], None]], Sequence[object]] | None = None
+        #: seconds that opening took
+        self.opened_in: float | None = None
         self._symbols: SymbolIndex | None = None
         self._types: TypeIndex | None = None
         self._spaces: dict[int, AddressSpace] = {}
         self._percpu: list[int] | None = None
         self._closers: list[Callable[[], None]] = []
+
+    @property
+    def caches(self) -> dict[str, str]:
+        """Which kinds of files of the cache on disk were "read" or "made" so far, by this process."""
+        return cache.used
 
     @property
     def writable(self) -> bool:
