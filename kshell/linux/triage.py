@@ -212,7 +212,23 @@ class Triage:
                 continue
             whose = f", made by module {slab.module}," if slab.module else ""
             yield (f"perhaps a leak: slab cache {slab.name}{whose} holds {slab.objects:,} objects in "
-                   f"{slab.bytes / MIB:.1f} MiB, {slab.bytes * 100 // everything} % of the unreclaimable slab memory")
+                   f"{slab.bytes / MIB:.1f} MiB, {slab.bytes * 100 // everything} % of the unreclaimable slab memory"
+                   f"{self._allocators(slab)}")
+
+    def _allocators(self, slab: Slab) -> str:
+        """Return who allocated the objects of a cache, where the kernel keeps that, "" where not."""
+        from kshell.linux.slab import find_cache
+        from kshell.linux.slab_tracks import alloc_tracks
+        from kshell.linux.slub_objects import cache_objects
+
+        cache = find_cache(self.target, slab.name)
+        objects = cache_objects(self.target, self.target.value("struct kmem_cache", cache.address))
+        tracks = alloc_tracks(self.target, cache.address, objects.address[objects.allocated].tolist())
+        if tracks is None:
+            return ""
+        (caller, count), = Counter(track.address for track in tracks if track is not None).most_common(1) or [(0, 0)]
+        found = self.target.symbolize(caller)
+        return f"; {count:,} were allocated by {lock_rows.place(found) if found else hex(caller)}" if count else ""
 
     def _lock(self, wait: locks.Wait) -> str:
         assert wait.lock is not None
