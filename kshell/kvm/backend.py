@@ -8,6 +8,7 @@ KvmErrors of them. It is called under the handle's lock, from one thread at a ti
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol
 
 from kshell.memory.model import Memory
@@ -90,6 +91,9 @@ class Backend(Protocol):
     user_end: int
     #: whether the target's architecture is that of this machine
     native: bool
+
+    def question(self) -> AbstractContextManager[None]:
+        """The time of one transfer or step: nothing of a target that moves is kept from one to the next."""
 
     @property
     def displacement(self) -> int:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
-from kshell.errors import Fault, FormatError, KshellError, NoUserSpaceError, SymbolNotFoundError
+from kshell.errors import Fault, FormatError, KshellError, NoUserSpaceError, SymbolNotFoundError, repr_name
 from kshell.kvm.backend import Facts, Page, User
+from kshell.kvm.errors import ProcessGoneError
 from kshell.linux.creds import credentials
 from kshell.linux.tasks import Task, find_task, iter_processes, read_task, task_value
 from kshell.memory.model import Memory
@@ -50,6 +52,9 @@ class ImageBackend:
         kernel = target.kernel
         self.user_end = user_half(target.arch, kernel) if isinstance(kernel, AddressSpace) else target.arch.kernel_half
 
+    def question(self) -> AbstractContextManager[None]:
+        return self.target.question() if self.target.live else nullcontext()
+
     @property
     def kernel(self) -> Memory:
         return self.target.kernel
@@ -75,7 +80,21 @@ class ImageBackend:
     def user_space(self, process: Facts) -> Memory:
         if not process.mm:
             raise NoUserSpaceError(f"process {process.pid} has no mm_struct")
-        return self.target.user_space(process.mm)
+        return self.target.user_space(self._mm_now(process) if self.target.live else process.mm)
+
+    def _mm_now(self, process: Facts) -> int:
+        """Return the mm_struct that *process* has now: execve(2) gives it another one.
+
+        :raises ProcessGoneError: its task_struct is another one's by now
+        """
+        gone = ProcessGoneError(f"process {process.pid} {repr_name(process.comm)} is gone", process.pid)
+        try:
+            task = read_task(self.target, process.address)
+        except KshellError as error:
+            raise gone from error
+        if task.tgid != process.pid or task.is_zombie or not task.mm:
+            raise gone
+        return task.mm
 
     def reopen(self, process: Facts) -> bool:
         return False

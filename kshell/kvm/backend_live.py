@@ -11,6 +11,7 @@ import errno
 import os
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,6 +62,9 @@ class LiveBackend:
                 _add_namelist(target, self._vmlinux)
             self._target = target
         return self._target
+
+    def question(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._target is None else self._target.question()
 
     @property
     def kernel(self) -> Memory:

@@ -104,27 +104,36 @@ class Kvm:
                 self.check_open()
             if size == 0:
                 return 0, None, b""
-            facts: Facts | None = None
             try:
-                if data is not None and self.backend.mode == "r":
-                    raise ReadOnlyError(errno.EBADF, f"cannot write at 0x{address:x}: {self.path} is open for reading",
-                                        address, size, hint='open it with mode "r+" or "c" (O_RDWR)')
-                if space is KAS:
-                    moved, fault, piece = move(self.backend.kernel, address, size, into, data)
-                elif space is PHYS:
-                    moved, fault, piece = move(self.backend.physical, address, size, into, data)
-                elif isinstance(space, Memory):
-                    moved, fault, piece = move(space, address, size, into, data)
-                else:
-                    facts, end = self._facts_of(space), self.backend.user_end
+                with self.backend.question():
+                    return self._transfer(space, address, size, into, data)
+            except (KshellError, OSError) as error:  # the target that moves cannot be asked or held
+                return 0, self.failed(error), b""
+
+    def _transfer(
+        self, space: AnySpace, address: int, size: int, into: memoryview | None, data: memoryview | None,
+    ) -> tuple[int, KvmError | None, bytes]:
+        facts: Facts | None = None
+        try:
+            if data is not None and self.backend.mode == "r":
+                raise ReadOnlyError(errno.EBADF, f"cannot write at 0x{address:x}: {self.path} is open for reading",
+                                    address, size, hint='open it with mode "r+" or "c" (O_RDWR)')
+            if space is KAS:
+                moved, fault, piece = move(self.backend.kernel, address, size, into, data)
+            elif space is PHYS:
+                moved, fault, piece = move(self.backend.physical, address, size, into, data)
+            elif isinstance(space, Memory):
+                moved, fault, piece = move(space, address, size, into, data)
+            else:
+                facts, end = self._facts_of(space), self.backend.user_end
+                moved, fault, piece = move(self._user_memory(facts), address, size, into, data, end)
+                if fault is not None and fault.reason is Reason.GONE and not moved and self.backend.reopen(facts):
                     moved, fault, piece = move(self._user_memory(facts), address, size, into, data, end)
-                    if fault is not None and fault.reason is Reason.GONE and not moved and self.backend.reopen(facts):
-                        moved, fault, piece = move(self._user_memory(facts), address, size, into, data, end)
-            except (KshellError, OSError) as error:
-                return 0, self.failed(error, facts and facts.pid), b""
-            if fault is None:
-                return moved, None, piece
-            return moved, self.failed(fault, facts and facts.pid), piece
+        except (KshellError, OSError) as error:
+            return 0, self.failed(error, facts and facts.pid), b""
+        if fault is None:
+            return moved, None, piece
+        return moved, self.failed(fault, facts and facts.pid), piece
 
     def _facts_of(self, space: Space | Proc) -> Facts:
         """Return the process whose user space it is."""
@@ -251,10 +260,11 @@ class Kvm:
             try:
                 if isinstance(space, Memory):
                     return _translate(space, address)
-                if space is not KAS:
-                    facts = self._facts_of(space)
-                    self._user_memory(facts)
-                return self.backend.vtop(facts, address)
+                with self.backend.question():
+                    if space is not KAS:
+                        facts = self._facts_of(space)
+                        self._user_memory(facts)
+                    return self.backend.vtop(facts, address)
             except (KshellError, OSError) as error:
                 raise self.failed(error, facts and facts.pid) from error
 
@@ -307,7 +317,8 @@ class Kvm:
         with self.lock:
             self.check_open()
             try:
-                return next(source, None)
+                with self.backend.question():
+                    return next(source, None)
             except (KshellError, OSError) as error:
                 raise self.failed(error) from error
 
@@ -316,7 +327,8 @@ class Kvm:
         with self.lock:
             self.check_open()
             try:
-                facts = self.backend.process(pid) if pid >= 0 else None
+                with self.backend.question():
+                    facts = self.backend.process(pid) if pid >= 0 else None
                 if facts is None:
                     raise NoProcessError(errno.ESRCH, f"no process with pid {pid}")
             except (KshellError, OSError) as error:
@@ -334,8 +346,9 @@ class Kvm:
             self.check_open()
             facts = self._facts_of(proc)
             try:
-                self._user_memory(facts)
-                user = self.backend.user(facts)
+                with self.backend.question():
+                    self._user_memory(facts)
+                    user = self.backend.user(facts)
             except (KshellError, OSError) as error:
                 raise self.failed(error, facts.pid) from error
             self._selected = proc
@@ -363,8 +376,9 @@ class Kvm:
             self.check_open()
             facts = self._facts_of(proc)
             try:
-                self._user_memory(facts)
-                return self.backend.user(facts)
+                with self.backend.question():
+                    self._user_memory(facts)
+                    return self.backend.user(facts)
             except (KshellError, OSError) as error:
                 raise self.failed(error, facts.pid) from error
 

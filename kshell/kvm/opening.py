@@ -24,14 +24,17 @@ if TYPE_CHECKING:
 KCORE = "/proc/kcore"
 FLAGS = {os.O_RDONLY: "r", os.O_RDWR: "r+"}
 MODES = ("r", "r+", "c")
+#: what stands before the colon where a virtual machine is opened and not a file
+MACHINES = ("qmp", "ram", "gdb")
 StrPath = str | os.PathLike[str]
 
 
 def open(target: StrPath | Target | None = None, namelist: StrPath | None = None, mode: str = "r") -> Kvm:
     """Open a dump, or the running system, and return a handle.
 
-    :param target: path of a vmcore; None for the running system; ``/proc/kcore`` for it with its kernel memory; or
-        a Target that is open already: the handle has its mode then, and closing leaves it open
+    :param target: path of a vmcore; a virtual machine (``qmp:SOCKET``, ``gdb:PLACE``, ``ram:FILE``); None for the
+        running system; ``/proc/kcore`` for it with its kernel memory; or a Target that is open already: the handle has
+        its mode then, and closing leaves it open
     :param namelist: a vmlinux or System.map of the same kernel; None: the dump's own symbols
     :param mode: "r" read only, "r+" writes go into the target, "c" writes are kept in memory
     :raises OpenError: with ``kind`` and ``filename``
@@ -43,7 +46,7 @@ def open(target: StrPath | Target | None = None, namelist: StrPath | None = None
     path = None if target is None else _text(target)
     names = None if namelist is None else _text(namelist)
     try:
-        if path is not None:
+        if path is not None and path.partition(":")[0] not in MACHINES:
             _look(path)
             _check_version(path)
         if names is not None:

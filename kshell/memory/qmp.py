@@ -159,6 +159,9 @@ def _connect(address: str, place: str | tuple[str, int]) -> socket.socket:
                         hint="the socket is of the user that runs QEMU: sudo kshell ...") from error
     except ConnectionRefusedError as error:
         raise OpenError(f"qmp:{address}", "nobody listens: no socket, or its QEMU has quit", kind="missing") from error
+    except BlockingIOError as error:
+        raise OpenError(f"qmp:{address}", "others are waiting for it already", kind="missing",
+                        hint="a QMP socket takes one client at a time: libvirt, another kshell") from error
     except (OSError, ValueError) as error:
         text = getattr(error, "strerror", None) or str(error)
         raise OpenError(f"qmp:{address}", f"cannot connect: {text}", kind="missing") from error

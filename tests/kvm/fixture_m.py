@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 from kshell.errors import Fault, FormatError, Reason
 from kshell.kvm import Facts, Kvm, Page, User
@@ -212,6 +213,9 @@ class BackendM:
         frames = {number: bytearray(page) for number, page in image.frames.items()} if mode == "c" else image.frames
         self._physical = Frames(frames, image.zero, mode != "r")
         self._kernel = Mapped(self._physical, image.kernel, "kernel")
+
+    def question(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     @property
     def kernel(self) -> Memory:
