@@ -23,6 +23,7 @@ from kshell.api import (
     Table,
     UsageError,
     Values,
+    Warn,
     Word,
     dcmd,
     escape,
@@ -309,7 +310,7 @@ def all_stacks(
     passes = StackFilter(
         target, session.evaluate, function=function, no_function=no_function, module=module, no_module=no_module,
         kind=kind, no_kind=no_kind, active=active)
-    chosen = stacks.every_task(target) if wanted is None else wanted
+    chosen, damage = _every(session) if wanted is None else (wanted, None)
     letters, names = tasks.task_columns(target, chosen, "state", "comm")
     if state or no_state:
         keep = [
@@ -324,6 +325,19 @@ def all_stacks(
             continue
         yield _group(session, group, header, everyone, source)
         header = []
+    if damage is not None:
+        yield Warn(damage)
+
+
+def _every(session: Session) -> tuple[list[int], KshellError | None]:
+    """Return all tasks that are found, and why others may be missing."""
+    try:
+        return stacks.every_task(session.target), None
+    except KshellError as error:
+        found: list[int] | None = getattr(error, "visited", None)
+        if not found:
+            raise
+        return found, error
 
 
 def _wanted(session: Session, address: int | None, values: Values | None) -> list[int] | None:
@@ -391,7 +405,7 @@ def stackinfo(
     """
     target = session.target
     wanted = _wanted(session, address, values)
-    chosen = stacks.every_task(target) if wanted is None else wanted
+    chosen, damage = _every(session) if wanted is None else (wanted, None)
     pids, flags, names = tasks.task_columns(target, chosen, "pid", "flags", "comm")
     for number, depth in enumerate(stack_depth.depths(target, chosen)):
         if damaged and not depth.overflowed:
@@ -402,6 +416,8 @@ def stackinfo(
             name = f"{name}/{pids[number]}"
         yield Row(depth.task, (depth.task, depth.base or None, depth.size if depth.base else None, depth.current,
                                depth.deepest, end, name))
+    if damage is not None:
+        yield Warn(damage)
 
 
 @walker("stack")

@@ -30,6 +30,8 @@ ORC_CODE = ("unwind_module_init", "__orc_find", "orc_find")
 #: where a task that has never run begins (ret_from_fork_asm since 6.6, 3aec4ecb3d1f)
 STARTS = ("ret_from_fork_asm", "ret_from_fork")
 MAX_OPS = 1 << 12
+#: addresses whose names are kept
+MAX_NAMES = 1 << 18
 
 
 class Unwinding:
@@ -102,6 +104,8 @@ class Unwinding:
         :raises KshellError: the table that should tell is damaged or cannot be read
         """
         if address not in self._entries:
+            if len(self._entries) >= MAX_NAMES:
+                self._entries.clear()
             self._entries[address] = self._find(address)
         return self._entries[address]
 
@@ -128,6 +132,8 @@ class Unwinding:
     def symbolize(self, address: int) -> tuple[Symbol, int] | None:
         """Return the symbol at *address* and the offset in it; as :meth:`Target.symbolize`, but asked once."""
         if address not in self._names:
+            if len(self._names) >= MAX_NAMES:  # only noise has so many
+                self._names.clear()
             self._names[address] = self.target.symbolize(address)
         return self._names[address]
 

@@ -323,7 +323,7 @@ def return_addresses(memory: Memory, code: Code, start: int, end: int) -> Iterat
     data, _ = memory.read_upto(start, max(min(end - start, MAX_SCAN), 0) // WORD * WORD)
     words = struct.unpack(f"<{len(data) // WORD}Q", data[: len(data) // WORD * WORD])
     for number, word in enumerate(words):
-        if word >> 47 == (1 << 17) - 1 and code.is_text(word - 1) and follows_call(memory, word):
+        if word > GENERATED and code.is_text(word - 1) and follows_call(memory, word):
             yield start + number * WORD, word
 
 

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import io
+import json
 import struct
 import time
 from collections.abc import Iterator
 
 import pytest
 
+from kshell.builtin import make_registry
+from kshell.console import Console
+from kshell.errors import KshellError
 from kshell.linux import stacks, tasks
 from kshell.linux.cpus import thread_size
 from kshell.linux.stack_depth import depths
 from kshell.linux.stacks import Stack
 from kshell.linux.unwinding import unwinding
+from kshell.session import Session
+from kshell.shell.scripted import run_text
 from kshell.target.open import open_target
 from kshell.target.target import Target
 from tests.guest.fixtures import have
@@ -195,3 +202,24 @@ def test_user_code_does_not_tell_groups_apart(copy: tuple[Target, Oracle]) -> No
     victim.put(victim.whole.frames[-1].regs + 128, 0x401234)
     assert victim.now().frames[-1].pc == 0x401234
     assert group() == before
+
+
+def test_a_damaged_list_of_tasks_costs_those_behind_it(copy: tuple[Target, Oracle]) -> None:
+    target = copy[0]
+    every = stacks.every_task(target)
+    victim = Victim(*copy)
+    place = target.value("struct task_struct", victim.task)["tasks"].address
+    target.kernel.write(place, struct.pack("<Q", 0x4141_4141_4141_4141))
+    with pytest.raises(KshellError) as caught:
+        stacks.every_task(target)
+    found = caught.value.visited  # type: ignore[attr-defined]
+    idle = every[-2:]
+    assert found == [*every[: every.index(victim.task) + 1], *idle]
+    assert stacks.stack_owner(target, victim.sp) == victim.task
+
+    session = Session(target, make_registry(lambda _: None, plugins=False))
+    out, err = io.StringIO(), io.StringIO()
+    run_text(session, Console(session, out, err, json=True), "::stacks -a", string=True, recover=False)
+    groups = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert sorted(int(task, 16) for group in groups for task in group["tasks"]) == sorted(found)
+    assert "0x4141414141414141" in err.getvalue() and session.failed
