@@ -39,6 +39,17 @@ make_venv() {
     die "$python cannot make virtual environments; on Debian or Ubuntu: sudo apt-get install python3-venv"
 }
 
+# The tests of programs and DWARF compile small C programs; without a compiler they are skipped.
+have_compiler() {
+    command -v gcc >/dev/null 2>&1 || command -v cc >/dev/null 2>&1 && return 0
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+        say "no C compiler: installing gcc with apt-get"
+        apt-get update -qq >/dev/null 2>&1 || true
+        apt-get install -y -qq --no-install-recommends gcc libc6-dev >/dev/null 2>&1 && return 0
+    fi
+    say "no C compiler (apt-get install gcc libc6-dev): the tests that need one are skipped"
+}
+
 # setup_venv EXTRAS: a virtual environment with kshell in it, editable; again only when its ingredients changed.
 setup_venv() {
     extras=$1

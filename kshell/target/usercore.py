@@ -22,6 +22,7 @@ from kshell.memory.overlay import Overlay
 from kshell.target.auxv import parse_auxv
 from kshell.target.loaded import LoadObject, bias_of, parts_of
 from kshell.target.process import files_memory, files_of, load
+from kshell.target.target import Cpu
 from kshell.target.user import Facts, Mapping, Thread, UserTarget
 from kshell.types.elffile import PT_LOAD, PT_NOTE, ElfFile, build_id_of
 
@@ -179,6 +180,8 @@ def open_user_core(core: ElfCore, path: str, mode: str, exe: str | None) -> User
         if elf is not None:
             elf.close()
         raise
+    target.cpus = [Cpu(number, facts.registers(one.tid)[1], one.tid, "PRSTATUS")
+                   for number, one in enumerate(facts.threads())]
     total = sum(segment.memsz for segment in core.segments)
     held = sum(min(segment.filesz, segment.memsz) for segment in core.segments)
     target.findings["image"] = f"ELF core of a process, {total >> 10} KiB of memory, {held >> 10} KiB of it held"

@@ -7,6 +7,7 @@ What is in other files is followed where that is possible: the common part that 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 
 from kshell.errors import FormatError
 from kshell.types import dwarf_forms as f
@@ -57,18 +58,24 @@ class Dwarf:
         self.bias = 0
         self.progress = progress
         self._alternate = alternate
-        self._other: Dwarf | None = None
+        self.units.alternate = lambda: None if self.other is None else self.other.units
         self._index: Index | None = None
         self._types: dict[int, CType] = {}
         self._shapes = Shapes(self.units)
         self._addresses: dict[int, int] | None = None
+
+    @cached_property
+    def other(self) -> Dwarf | None:
+        """What is in the file that several have in common (``.gnu_debugaltlink``); None when that is not there."""
+        file = self._alternate() if self._alternate is not None else None
+        return None if file is None else Dwarf(file)
 
     @property
     def index(self) -> Index:
         """The names; made, or read from the cache, when they are first asked for."""
         if self._index is None:
             built = self.source.build_id
-            key = None if built is None else f"{built}-{self.units.size:x}"
+            key = None if built is None else f"{built}-{self.units.size:x}{'-alt' if self.other is not None else ''}"
             self._index = build_index(self.units, key, self.progress)
         return self._index
 
@@ -88,17 +95,22 @@ class Dwarf:
         """Return the type *name* in the name space *kind*: "struct", "union", "enum" or "" (typedefs, base types)."""
         for place in self.index.find(kind, name):
             return self.by_offset(place)
-        return None
+        return self.other.find(kind, name) if self.other is not None else None
 
     def names(self) -> Iterator[tuple[str, str]]:
         """Yield (kind, name) of every named type."""
         for kind in SPACES[:4]:
             for name in self.index.spaces[kind][0]:
                 yield kind, name
+        if self.other is not None:
+            yield from self.other.names()
 
     def starting(self, kind: str, prefix: str, limit: int) -> list[str]:
         """Return at most *limit* names in *kind* that begin with *prefix*, sorted."""
-        return self.index.spaces[kind][0].starting(prefix, limit)
+        found = self.index.spaces[kind][0].starting(prefix, limit)
+        if self.other is not None:
+            found = sorted({*found, *self.other.starting(kind, prefix, limit)})[:limit]
+        return found
 
     def function(self, name: str) -> FunctionType | None:
         """Return the prototype of the function *name*, or None."""
@@ -172,14 +184,11 @@ class Dwarf:
     def _foreign(self, form: int, value: int | bytes) -> CType:
         """Return a type that is in another file."""
         if form in (f.F_GNU_REF_ALT, f.F_REF_SUP4, f.F_REF_SUP8) and isinstance(value, int):
-            if self._other is None:
-                file = self._alternate() if self._alternate is not None else None
-                if file is None:
-                    raise FormatError(f"{self.source.path}: the type is in the common part that dwz made of several "
-                                      "files (.gnu_debugaltlink), and that file is not there",
-                                      hint="the package with debugging symbols has it in /usr/lib/debug/.dwz")
-                self._other = Dwarf(file)
-            return self._other.by_offset(value)
+            if self.other is None:
+                raise FormatError(f"{self.source.path}: the type is in the common part that dwz made of several "
+                                  "files (.gnu_debugaltlink), and that file is not there",
+                                  hint="the package with debugging symbols has it in /usr/lib/debug/.dwz")
+            return self.other.by_offset(value)
         if form == f.F_REF_SIG8:
             raise FormatError(f"{self.source.path}: the type is in a type unit that is not in .debug_info "
                               "(.debug_types of DWARF 4 is not read)")
@@ -188,20 +197,8 @@ class Dwarf:
     def _lazy(self, unit: Unit, die: Die) -> Callable[[], CType]:
         return lambda: self._type_of(unit, die)
 
-    def _name(self, unit: Unit, die: Die) -> str | None:
-        found = die.values.get(f.AT_NAME)
-        if found is not None and found[0] in (f.F_GNU_STRP_ALT, f.F_STRP_SUP) and isinstance(found[1], int):
-            if self._other is None and self._alternate is not None:
-                file = self._alternate()
-                self._other = Dwarf(file) if file is not None else None
-            if self._other is None:
-                return None
-            strings = self._other.units.section(".debug_str")
-            return strings[found[1] : strings.find(b"\0", found[1])].decode("utf-8", "surrogateescape")
-        return self.units.text(unit, die)
-
     def _make(self, unit: Unit, die: Die) -> CType:
-        tag, name = die.tag, self._name(unit, die)
+        tag, name = die.tag, self.units.text(unit, die)
         size = self.units.number(die, f.AT_BYTE_SIZE)
         if tag in (f.BASE, f.SUBRANGE):
             return self._base(unit, die, name or "int", size)
@@ -246,8 +243,9 @@ class Dwarf:
     def _complete(self, kind: Kind, name: str | None) -> CType:
         """Return the complete type that a declaration means; an incomplete one when the file has none."""
         if name:
-            for place in self.index.find(kind.value, name):
-                return self.by_offset(place)
+            found = self.find(kind.value, name)
+            if found is not None:
+                return found
         return StructType(name, None, (), kind)
 
     def _members(self, unit: Unit, owner: Die, size: int) -> Sequence[Member]:
@@ -263,7 +261,7 @@ class Dwarf:
             if place is not None:
                 self._shapes.check_nesting(owner.offset, size, place)
             bit, width = member_place(self.units, die, lambda die=die: self._type_of(unit, die))  # type: ignore[misc]
-            name = None if die.tag == f.INHERITANCE else self._name(unit, die)
+            name = None if die.tag == f.INHERITANCE else self.units.text(unit, die)
             found.append(Member(name, self._type_of(unit, die), bit, width))
         return found
 
@@ -288,7 +286,7 @@ class Dwarf:
                     number = (self.units.number(one, f.AT_CONST_VALUE) or 0) & ((1 << 8 * width) - 1)
                     if signed and number >> (8 * width - 1):
                         number -= 1 << 8 * width
-                    rows.append(Enumerator(self._name(unit, one) or "", number))
+                    rows.append(Enumerator(self.units.text(unit, one) or "", number))
             return rows
 
         return EnumType(name, width, signed, values)
@@ -298,7 +296,7 @@ class Dwarf:
         variadic = False
         for one in self.units.children(unit, die):
             if one.tag == f.FORMAL and len(parameters) < MAX_PARTS:
-                parameters.append((self._name(unit, one) or "", self._lazy(unit, one)))
+                parameters.append((self.units.text(unit, one) or "", self._lazy(unit, one)))
             variadic = variadic or one.tag == f.UNSPECIFIED_PARAMETERS
         return FunctionType(self._lazy(unit, die), parameters, variadic)
 

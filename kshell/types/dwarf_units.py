@@ -87,6 +87,8 @@ class Units:
         self._bytes: dict[int, bytes] = {}
         self._roots: dict[int, Die] = {}
         self.damage = ""
+        #: gives the units of the file that has what several have in common (dwz), or None
+        self.alternate: Callable[[], Units | None] = lambda: None
         self.units = list(self._headers())
         self._starts = [unit.start for unit in self.units]
 
@@ -253,6 +255,9 @@ class Units:
             return value
         if form == f.F_STRP:
             return _string(self.section(".debug_str"), value)
+        if form in (f.F_GNU_STRP_ALT, f.F_STRP_SUP):
+            other = self.alternate()
+            return _string(other.section(".debug_str"), value) if other is not None else None
         if form == f.F_LINE_STRP:
             return _string(self.section(".debug_line_str"), value)
         if form in (f.F_STRX, f.F_STRX1, f.F_STRX2, f.F_STRX3, f.F_STRX4, f.F_GNU_STR_INDEX):

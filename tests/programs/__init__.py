@@ -16,13 +16,13 @@ _folder: list[tempfile.TemporaryDirectory[str]] = []
 
 
 def compiler() -> str:
-    """Return a C compiler, or skip the test that asks; where ``CI=true`` its absence is a failure."""
+    """Return a C compiler, or skip the test that asks; a failure where ``scripts/test`` could have installed one."""
     for name in ("gcc", "cc", "clang"):
         found = shutil.which(name)
         if found:
             return found
     why = "no C compiler on this machine; on Debian or Ubuntu: apt-get install gcc libc6-dev"
-    if os.environ.get("CI") == "true":
+    if os.environ.get("CI") == "true" and os.geteuid() == 0 and shutil.which("apt-get"):
         pytest.fail(why, pytrace=False)
     pytest.skip(why)
 

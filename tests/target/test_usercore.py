@@ -156,6 +156,8 @@ def test_in_the_shell(made: tuple[Path, Path]) -> None:
     assert not said.err
     for words in ("debugging core file", "SIGSEGV", "main+", "%rip", "AT_PHDR", "libc.so.6", "[vdso]", "first"):
         assert words in said.out, words
+    said = ask(made[0], "<rip=p; <rip::dis -n 0")
+    assert not said.err and said.out.split()[0].startswith("main+")
     said = ask(made[0], "::ps; 1000::kread; ::regs -t 1; ::msgbuf")
     assert len(said.errors) == 4 and "no thread 1" in said.err
 
