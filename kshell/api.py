@@ -86,6 +86,8 @@ from kshell.session import Context, Session
 if TYPE_CHECKING:
     from kshell.arch.disassembler import Instruction
     from kshell.escape import escape, escape_bytes
+    from kshell.events import Event
+    from kshell.events import resolve as resolve_place
     from kshell.execution import control_of, debugger_of
     from kshell.hexdump import DumpOptions, dump
     from kshell.instructions import disassembler
@@ -113,6 +115,9 @@ if TYPE_CHECKING:
     )
     from kshell.printer.many import Objects
     from kshell.render import dump_json
+    from kshell.running import Halted, Runner, check_condition
+    from kshell.stepping import step_into, step_out, step_over
+    from kshell.stepping import tell as tell_stop
     from kshell.types.model import ArrayType, CType, EnumType, StructType, Symbol, near_names
     from kshell.value import Value, Vector, offsetof, sizeof
     from kshell.value.args import piped_type, type_and_members
@@ -120,19 +125,19 @@ if TYPE_CHECKING:
     from kshell.value.conditions import Condition
 
 __all__ = [
-    "ADDRESS", "API_VERSION", "COUNT", "DECIMAL", "FORMATS", "HEX", "OCTAL", "SEARCH_LETTERS", "TEXT",
-    "WRITE_LETTERS", "Abort", "Address", "Argument", "ArrayType",
-    "Batch", "Block", "CType", "Call", "Column", "Condition", "Context", "Dcmd", "DcmdName", "Decimal", "DumpOptions",
-    "EnumTable", "EnumType", "Expr", "Fault", "FileName", "Flag", "Instruction", "Item", "Items", "KshellError", "Many",
-    "MemberError", "MemberName", "Memory", "ModuleName", "Next", "NoProcessError", "NoUserSpaceError", "NotFoundError",
-    "Note", "Number", "Objects", "Option", "Output", "ParseError", "Pid", "PrintOptions", "Printf", "Reason", "Record",
-    "Records", "Row", "Selection", "Session", "StructType", "Symbol", "SymbolName", "SymbolNotFoundError", "Table",
-    "Text", "TypeLike", "TypeName", "TypeNotFoundError", "UsageError", "Value", "Values", "VariableName", "Vector",
-    "Walker", "WalkerName", "Warn", "Word", "address_text", "batches", "control_of", "dcmd", "debugger_of",
-    "disassembler", "dump", "dump_json", "escape", "escape_bytes", "format_layout", "format_value", "load_module",
-    "near_names", "offsetof", "offsetof_text",
-    "offsetof_value", "parse_condition", "parse_number", "pipe_value", "piped_type", "read_prefix", "show_base",
-    "sizeof", "sizeof_text", "take_type", "to_json", "type_and_members", "walker",
+    "ADDRESS", "API_VERSION", "COUNT", "DECIMAL", "FORMATS", "HEX", "OCTAL", "SEARCH_LETTERS", "TEXT", "WRITE_LETTERS",
+    "Abort", "Address", "Argument", "ArrayType", "Batch", "Block", "CType", "Call", "Column", "Condition", "Context",
+    "Dcmd", "DcmdName", "Decimal", "DumpOptions", "EnumTable", "EnumType", "Event", "Expr", "Fault", "FileName", "Flag",
+    "Halted", "Instruction", "Item", "Items", "KshellError", "Many", "MemberError", "MemberName", "Memory",
+    "ModuleName", "Next", "NoProcessError", "NoUserSpaceError", "NotFoundError", "Note", "Number", "Objects", "Option",
+    "Output", "ParseError", "Pid", "PrintOptions", "Printf", "Reason", "Record", "Records", "Row", "Runner",
+    "Selection", "Session", "StructType", "Symbol", "SymbolName", "SymbolNotFoundError", "Table", "Text", "TypeLike",
+    "TypeName", "TypeNotFoundError", "UsageError", "Value", "Values", "VariableName", "Vector", "Walker", "WalkerName",
+    "Warn", "Word", "address_text", "batches", "check_condition", "control_of", "dcmd", "debugger_of", "disassembler",
+    "dump", "dump_json", "escape", "escape_bytes", "format_layout", "format_value", "load_module", "near_names",
+    "offsetof", "offsetof_text", "offsetof_value", "parse_condition", "parse_number", "pipe_value", "piped_type",
+    "read_prefix", "resolve_place", "show_base", "sizeof", "sizeof_text", "step_into", "step_out", "step_over",
+    "take_type", "tell_stop", "to_json", "type_and_members", "walker",
 ]
 
 #: what is imported when it is first used: name -> module, or module:name
@@ -159,8 +164,17 @@ _LATE = {
     "Value": "kshell.value",
     "Vector": "kshell.value",
     "address_text": "kshell.printer",
+    "Event": "kshell.events",
+    "Halted": "kshell.running",
+    "Runner": "kshell.running",
+    "check_condition": "kshell.running",
     "control_of": "kshell.execution",
     "debugger_of": "kshell.execution",
+    "resolve_place": "kshell.events:resolve",
+    "step_into": "kshell.stepping",
+    "step_out": "kshell.stepping",
+    "step_over": "kshell.stepping",
+    "tell_stop": "kshell.stepping:tell",
     "disassembler": "kshell.instructions",
     "dump": "kshell.hexdump",
     "dump_json": "kshell.render",

@@ -19,6 +19,7 @@ from kshell.errors import (
     UsageError,
     repr_name,
 )
+from kshell.events import Events
 from kshell.lang.numbers import show_base
 from kshell.memory.model import TOP, Memory
 from kshell.options import Options
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from kshell.lang.ast import Expression
     from kshell.pipeline import Prepared, Status
     from kshell.render import Renderer
+    from kshell.running import Runner
     from kshell.scripts import Script
     from kshell.target.target import Target
 
@@ -76,6 +78,11 @@ class Session:
         self.radix = 16
         self.variables = Variables(self)
         self.cpu = ChosenCpu(self)
+        self.events = Events()
+        #: runs the target for ::cont at this moment
+        self.runner: Runner | None = None
+        #: the CPU and the address of the last stop that was told of
+        self.told_at: tuple[int, int] | None = None
         self.options = Options()
         self.context: Context | None = None
         self.journal: list[JournalEntry] = []

@@ -18,6 +18,7 @@ from kshell.memory.gdbxml import Description, Register, read_description
 FEATURES = "qSupported:xmlRegisters=i386;swbreak+;hwbreak+;vContSupported+"
 SMALLEST_PACKET, LARGEST_PACKET = 64, 1 << 20
 MAX_THREADS = 4096
+PATIENCE = 2.0  # seconds in which a machine usually stops
 THREAD = re.compile(r"(p[0-9a-f]+\.)?[0-9a-f]{1,8}")
 SIGNALS = {2: "SIGINT", 5: "SIGTRAP"}
 #: the names that kshell has for registers that QEMU calls otherwise
@@ -233,10 +234,20 @@ class GdbMachine:
         :raises StubError: it does not stop in time, or the connection is lost
         """
         self.connection.interrupt()
-        found = self.wait(seconds)
+        found = self.wait(min(seconds, PATIENCE)) or self._stands_already() or self.wait(seconds)
         if found is None:
             raise StubError(f"the machine behind {self.place} does not stop within {seconds:g} s")
         return found
+
+    def _stands_already(self) -> Halt | None:
+        """Whether the machine stands, and its stop reply was missed: then a stub answers questions."""
+        try:
+            name = self._ask("qC")
+        except StubError:
+            return None
+        self.stands = True
+        self.connection.stops.clear()
+        return Halt(2, name.removeprefix("QC"))
 
     def _halt(self, packet: str) -> Halt:
         if packet[:1] in "WX":

@@ -8,7 +8,10 @@ Breakpoints are in the machine only while it runs for ``::cont`` and ``::step``.
 from __future__ import annotations
 
 import contextlib
+import signal
+import threading
 from collections.abc import Callable
+from typing import Any
 
 from kshell.arch.model import Arch, arch_of_machine
 from kshell.errors import KshellError, OpenError
@@ -168,6 +171,8 @@ class GdbControl(Control):
         with self.lock:
             try:
                 with contextlib.suppress(KshellError):
+                    if self._points and self.is_running():  # something went wrong while it ran with breakpoints
+                        self.halt()
                     if not self.is_running():
                         for point in list(self._points):
                             self.remove(point)
@@ -182,12 +187,27 @@ class GdbControl(Control):
 
 
 class _told:
-    """Errors of the stub become the control's."""
+    """Errors of the stub become the control's; Ctrl-C waits until what is known of the machine is true again."""
+
+    def __init__(self) -> None:
+        self._before: Any = None
+        self._interrupted = False
 
     def __enter__(self) -> None:
-        return
+        if threading.current_thread() is threading.main_thread():
+            now = signal.getsignal(signal.SIGINT)
+            if callable(now):
+                self._before = now
+                signal.signal(signal.SIGINT, self._note)
+
+    def _note(self, _number: int, _frame: object) -> None:
+        self._interrupted = True
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+            if self._interrupted and error is None:
+                self._before(signal.SIGINT, None)
         if isinstance(error, StubError):
             raise ControlError(str(error), hint=error.hint) from error
 

@@ -1,0 +1,243 @@
+"""Breakpoints, watchpoints and steps on a running guest, whose teller opens a file again and again (live.c)."""
+
+from __future__ import annotations
+
+import gc
+import io
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from kshell.builtin import make_registry
+from kshell.console import Console
+from kshell.session import Session
+from kshell.shell.scripted import run_text
+from kshell.target.open import open_target
+from tests.guest.oracle import Oracle
+from tests.guest.qemu import RunningGuest
+
+pytest_plugins = ["tests.guest.fixtures"]
+FIRST = int.from_bytes(b"/run/fir", "little")
+
+
+class Prompt:
+    """A session on the guest: ``ask`` obeys a line and returns what it printed; ``err`` is what went to stderr."""
+
+    def __init__(self, guest: RunningGuest, mode: str = "r+") -> None:
+        self.guest, self.err = guest, ""
+        self.target = open_target(f"gdb:{guest.gdb_socket}", mode=mode)
+        self.session = Session(self.target, make_registry(print, plugins=False))
+        self.session.interactive = True
+        self._out, self._err = io.StringIO(), io.StringIO()
+        self._console = Console(self.session, self._out, self._err)
+
+    def ask(self, line: str) -> str:
+        run_text(self.session, self._console, line, string=False, recover=False)
+        out, self.err = self._out.getvalue(), self._err.getvalue()
+        for stream in (self._out, self._err):
+            stream.seek(0)
+            stream.truncate()
+        return out
+
+    @property
+    def status(self) -> str:
+        return str(self.guest.command("query-status")["status"])
+
+
+@pytest.fixture
+def prompt(live_guest: RunningGuest) -> Iterator[Prompt]:
+    found = Prompt(live_guest)
+    try:
+        yield found
+    finally:
+        found.session.close()
+    assert found.status == "running"
+
+
+@pytest.fixture
+def teller(live_guest: RunningGuest) -> dict[str, int]:
+    assert live_guest.oracle_folder is not None
+    return Oracle(live_guest.oracle_folder).part("teller")
+
+
+def test_a_breakpoint_stops_at_its_function_in_the_right_process(prompt: Prompt, teller: dict[str, int]) -> None:
+    prompt.ask("::bp -p teller do_sys_openat2")
+    said = prompt.ask("::cont")
+    where = rf"breakpoint 1 at do_sys_openat2: CPU [01], pid {teller['pid']} \(teller\)\ndo_sys_openat2: "
+    assert re.match(where, said)
+    assert prompt.status == "debug"
+    assert prompt.ask("<rip=J").split() == [f"{prompt.target.symbol('do_sys_openat2').address:x}"]
+    assert "/run/first" in prompt.ask("<rsi/s")
+    told = prompt.guest.monitor("info registers -a")
+    assert f"RIP={prompt.target.symbol('do_sys_openat2').address:016x}" in told
+    stack = prompt.ask("$c").splitlines()
+    assert stack[0].startswith("do_sys_openat2")
+    assert any(line.startswith("do_syscall_64+") for line in stack)
+    assert prompt.ask("::events").splitlines()[1].split()[:5] == ["1", "on", "execute", "1", "1"]
+    assert prompt.ask("::cont") == said or "breakpoint 1" in said  # and again
+    prompt.ask("::delete all")
+    prompt.ask("::cont")
+    assert prompt.status == "running"
+
+
+def test_steps(prompt: Prompt) -> None:
+    prompt.ask("::bp -p teller __x64_sys_open; ::cont; ::delete all")
+    start = prompt.target.symbol("__x64_sys_open").address
+    said = prompt.ask("::step")
+    assert said.startswith("step at __x64_sys_open+")
+    for _ in range(40):  # to the call of do_sys_openat2
+        if re.search(r":\s+call\b.*do_sys_openat2", said):
+            break
+        said = prompt.ask("::step")
+    call = prompt.session.cpu.registers()["rip"]
+    over = prompt.ask("::step over")
+    assert over.startswith("step at __x64_sys_open+")
+    assert prompt.session.cpu.registers()["rip"] == call + 5
+    assert start < call
+    out = prompt.ask("::step out")
+    assert out.startswith("step at do_syscall_64+")
+    assert prompt.ask(",3::step").count("step at") == 1
+
+
+def test_a_condition_in_the_language(prompt: Prompt) -> None:
+    prompt.ask(f"::bp -p teller -c '*<rsi==0x{FIRST:x}' do_sys_openat2")
+    assert prompt.ask("::cont -t 20").startswith("breakpoint 1")
+    prompt.ask("::delete 1; ::bp -p teller -c '*<rsi==1234' do_sys_openat2")
+    assert prompt.ask("::cont -t 1") == ""
+    assert "no event within 1 s" in prompt.err
+    assert prompt.status == "running"
+    prompt.ask("::delete all; ::bp -p teller -c '<thread::print struct task_struct comm' do_sys_openat2")
+    assert prompt.ask("::cont -t 20").startswith("breakpoint 3")
+    prompt.ask("::delete all; ::bp -p teller -c '*0==1' do_sys_openat2")
+    assert prompt.ask("::cont -t 20").startswith("breakpoint 4")
+    assert "condition of breakpoint 4 cannot be evaluated" in prompt.err
+
+
+def test_commands_at_each_hit_and_a_stop_at_the_last(prompt: Prompt, teller: dict[str, int]) -> None:
+    prompt.ask("::bp -p teller -n 0t20 -e '<rsi/s; <hits=D' do_sys_openat2")
+    said = prompt.ask("::cont -t 60")
+    assert said.count("/run/first") == 20
+    assert re.findall(r"^\s+(\d+)\s*$", said, re.M) == [str(number) for number in range(1, 21)]
+    assert f"pid {teller['pid']} (teller)" in said.splitlines()[-2]
+    prompt.ask("::delete all; ::bp -p teller -e '::stop' do_sys_openat2")
+    assert prompt.ask("::cont -t 20").startswith("breakpoint 2")
+    prompt.ask("::delete all; ::bp -p teller -e '::cont' do_sys_openat2")
+    assert prompt.ask("::cont -t 1") == ""
+    prompt.ask("::delete all; ::bp -p teller -e '::step' do_sys_openat2")
+    prompt.ask("::cont -t 20")
+    assert "commands of a breakpoint cannot step" in prompt.err
+
+
+def test_user_code_of_one_process(prompt: Prompt, teller: dict[str, int]) -> None:
+    prompt.ask("::bp -p teller do_sys_openat2; ::cont; ::delete all")
+    address = prompt.ask("$c").splitlines()[-1].split()[0]  # where the system call returns to
+    prompt.ask("::cont; 0::context")
+    prompt.ask(f"{address}::bp")
+    assert "user address and there is no process context" in prompt.err
+    prompt.ask(f"::getu victim; {address}::bp; ::cont -t 1")
+    assert "no event within 1 s" in prompt.err  # the victim has the same address and sleeps; the teller is there often
+    prompt.ask(f"::delete all; ::getu teller; {address}::bp")
+    assert f"pid {teller['pid']} (teller)" in prompt.ask("::cont -t 20")
+    assert prompt.session.cpu.registers()["rip"] == int(address, 16)
+    assert prompt.ask("::next").startswith("step at")
+
+
+def test_watchpoints_show_what_was_written(prompt: Prompt, teller: dict[str, int]) -> None:
+    prompt.ask("jiffies::wp")
+    said = prompt.ask("::cont -t 20")
+    found = re.search(r"jiffies: (0x[0-9a-f]+) -> (0x[0-9a-f]+)", said)
+    assert found is not None
+    assert 0 < int(found[2], 16) - int(found[1], 16) < 1000
+    prompt.ask(f"::delete all; ::getu teller; {teller['path']:x}::wp -r -l 8")
+    said = prompt.ask("::cont -t 20")
+    assert said.startswith("watchpoint 2")
+    assert f"pid {teller['pid']} (teller)" in said
+
+
+def test_text_is_read_as_it_is_while_breakpoints_are_in(prompt: Prompt) -> None:
+    plain = prompt.ask("do_sys_openat2/8B")
+    prompt.ask("::bp -p teller -n 2 -e 'do_sys_openat2/8B' do_sys_openat2")
+    assert prompt.ask("::cont -t 20").count(plain.strip()) == 2
+
+
+def test_registers_can_be_changed(prompt: Prompt, live_guest: RunningGuest) -> None:
+    prompt.ask("::bp -p teller do_sys_openat2; ::cont; ::delete all; <r15>kept; 0x123456789abcdef>r15")
+    assert "R15=0123456789abcdef" in prompt.guest.monitor("info registers -a")
+    assert prompt.ask("<r15=J").split() == ["123456789abcdef"]
+    prompt.ask("<kept>r15")
+    assert prompt.err == ""
+    prompt.ask("10000000000000000>r15")
+    assert prompt.err
+    prompt.session.close()
+    reading = Prompt(live_guest, "r")
+    reading.ask("::stop; 5>rax")
+    assert "not open for writing" in reading.err
+    reading.session.close()
+
+
+def test_what_is_refused(prompt: Prompt) -> None:
+    for line, error in [
+        ("::bp nosuch_function", "unknown symbol name"), ("::bp -c '1+' do_sys_openat2", "syntax error"),
+        ("::bp -n 0 do_sys_openat2", "the first hit is 1"), ("::delete 99", 'no event "99"'),
+        ("::delete", "which: numbers"), ("::evset -d x", "no number of an event"),
+        ("::step sideways", "over, out or into"), ("::cpu 7", "there is no CPU 7"), ("::bp dummy`nosuch", "no symbol"),
+        ("::bp -p nobody do_sys_openat2", "nobody"),
+    ]:
+        prompt.ask(line)
+        assert error in prompt.err, line
+    assert len(prompt.session.events) == 0
+    prompt.ask("::bp notloaded`some_function")
+    assert "waits until the module" in prompt.err
+    assert prompt.ask("::events").splitlines()[1].split()[:3] == ["1", "pending", "execute"]
+    prompt.ask("::evset -d 1")
+    assert prompt.ask("::events").splitlines()[1].split()[1] == "off"
+
+
+def test_ctrl_c_stops_the_guest(prompt: Prompt) -> None:
+    import threading
+
+    prompt.ask("::bp -p victim do_sys_openat2")  # which never comes
+    threading.Timer(3, signal.raise_signal, (signal.SIGINT,)).start()
+    assert prompt.ask("::cont").startswith("interrupted at ")
+    assert prompt.status in ("paused", "debug")
+    prompt.ask("::ps")
+    assert prompt.status in ("paused", "debug")
+    prompt.ask("::delete all; ::cont")
+    assert prompt.status == "running"
+
+
+def test_killed_in_the_middle_of_breakpoint_hits(live_guest: RunningGuest) -> None:
+    words = [sys.executable, "-m", "kshell", "-S", "-e", "::bp -p teller -e '::echo hit' do_sys_openat2; ::cont",
+             f"gdb:{live_guest.gdb_socket}"]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert process.stdout is not None
+    for _ in range(3):
+        assert process.stdout.readline().strip() == b"hit"
+    process.send_signal(signal.SIGKILL)
+    process.stdout.close()
+    process.wait(20)
+    deadline = time.monotonic() + 10
+    while live_guest.command("query-status")["status"] != "running":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    time.sleep(0.5)  # the teller opens its file 20 times meanwhile: no breakpoint is left
+    assert live_guest.command("query-status")["status"] == "running"
+
+
+def test_many_stops_leak_nothing(live_guest: RunningGuest) -> None:
+    """benchmarks/gdb_cycles.py does it 10,000 and 1,000 times."""
+    from benchmarks.gdb_cycles import cycles, hits
+
+    gc.collect()
+    descriptors = len(os.listdir("/proc/self/fd"))
+    assert cycles(f"gdb:{live_guest.gdb_socket}", 200).times == 200
+    assert hits(f"gdb:{live_guest.gdb_socket}", 30, "teller").times == 30
+    gc.collect()  # types refer to each other in circles, and to the mappings of their cache files
+    assert len(os.listdir("/proc/self/fd")) <= descriptors
+    assert live_guest.command("query-status")["status"] == "running"
