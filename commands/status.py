@@ -117,9 +117,9 @@ def _control(session: Session) -> str:
     """Return whether the target runs between questions."""
     control = session.target.control
     assert control is not None
-    if control.pause:
-        return "stopped for each question, resumed behind it"
     try:
+        if control.pause and not control.stays:
+            return "stopped for each question, resumed behind it"
         return "running" if control.is_running() else "stopped"
     except KshellError as error:
         return f"none: {error}"

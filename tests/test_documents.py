@@ -27,7 +27,7 @@ from tests.target.stripped import strip
 
 TOP = Path(__file__).parent.parent
 #: what stands in docs/ for the QMP socket and for the memory file of the running guest
-LIVE = ("/run/vm.qmp", "/dev/shm/vm")
+LIVE = ("/run/vm.qmp", "/run/vm.gdb", "/dev/shm/vm")
 #: other images in docs/, with their guest and file
 OTHERS = {"two.raw": ("two", "raw"), "bare.elf": ("novmcoreinfo", "elf"),
           **{f"{name}.dump": (name, "elf") for name in ("null", "abba", "leak", "overflow", "softlockup")}}
@@ -84,7 +84,7 @@ def test_every_transcript_is_what_kshell_prints(
         places["stripped"] = str(strip(guest_61.elf, tmp_path / "without", registers=False))
     if any(place in command for place in LIVE):
         guest: RunningGuest = request.getfixturevalue("live_guest")
-        places |= dict(zip(LIVE, (str(guest.qmp_socket), str(guest.memory_file)), strict=True))
+        places |= dict(zip(LIVE, (str(guest.qmp_socket), str(guest.gdb_socket), str(guest.memory_file)), strict=True))
     for written, real in places.items():
         line = line.replace(written, real)
     if "./rec" in command:

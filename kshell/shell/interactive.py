@@ -131,9 +131,21 @@ def _plain_prompt(session: Session) -> str:
     if session.options.prompt != "> ":
         return session.options.prompt
     mark = "! " if session.has_target and session.target.writable else "> "
+    head = _stands_at(session)
     if session.context is not None:
-        return f"pid {session.context.pid}{mark}"
+        return f"{head}pid {session.context.pid}{mark}"
+    if head:
+        return head.rstrip() + mark
     return ("live" if session.has_target and session.target.live else "") + mark
+
+
+def _stands_at(session: Session) -> str:
+    """Return ``[1] ``, as kmdb has it, where a machine stands until it is let go; "" for all else."""
+    control = session.target.control if session.has_target else None
+    try:
+        return f"[{control.cpu}] " if control is not None and control.can_debug and control.stays else ""
+    except KshellError:  # it is gone, and the next command says so
+        return ""
 
 
 def _prompt_text(session: Session) -> StyleAndTextTuples:

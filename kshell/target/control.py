@@ -124,6 +124,11 @@ class Control(ABC):
 
     # -- what everybody uses ---------------------------------------------------------------------------------------
 
+    @property
+    def stays(self) -> bool:
+        """Whether the target stands until somebody resumes it, and not only for a question."""
+        return not self._held and not self.is_running()
+
     def stop(self) -> None:
         """Stop the target until :meth:`resume`, also when it is only held for a question so far."""
         with self.lock:

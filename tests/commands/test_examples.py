@@ -28,6 +28,8 @@ pytestmark = pytest.mark.guest
 
 #: those that need a plugin, or leave
 ELSEWHERE = ("load", "unload", "quit")
+#: those that stop and run a machine: tests/target/test_breakpoints.py
+MACHINE = ("bp", "cont", "delete", "evset", "next", "step", "stop", "wp")
 #: those that are asked of a process
 PROCESS = ("auxv", "threads")
 #: what is said on stderr and no complaint
@@ -64,7 +66,7 @@ def test_examples_for_processes(name: str) -> None:
         child.communicate(b"\n")
 
 
-@pytest.mark.parametrize(("name", "lines"), [row for row in examples().items() if row[0] not in PROCESS])
+@pytest.mark.parametrize(("name", "lines"), [row for row in examples().items() if row[0] not in PROCESS + MACHINE])
 def test_examples_of_the_help_run(name: str, lines: list[str], guest_61: GuestImage, tmp_path: Path) -> None:
     victim = guest_61.oracle.victim()
     (tmp_path / "page").write_bytes(bytes(16))

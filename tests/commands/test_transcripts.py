@@ -24,7 +24,8 @@ from tests.guest.spec import named_spec
 
 FOLDER = Path(__file__).parent / "transcripts"
 #: dcmds and walkers that no transcript can have: they need a target that runs, or stop this process; who tests them
-ELSEWHERE: dict[str, str] = {}
+ELSEWHERE: dict[str, str] = dict.fromkeys(
+    ("bp", "cont", "delete", "events", "evset", "next", "step", "wp"), "tests/target/test_breakpoints.py")
 ADDRESSES = re.compile(r"(?<![0-9a-f])(?:ff[0-9a-f]{14}|(?:0000)?7f[0-9a-f]{10})(?![0-9a-f])")
 
 

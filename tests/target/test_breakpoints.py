@@ -19,6 +19,7 @@ from kshell.console import Console
 from kshell.session import Session
 from kshell.shell.scripted import run_text
 from kshell.target.open import open_target
+from tests.commands.test_examples import MACHINE, examples
 from tests.guest.oracle import Oracle
 from tests.guest.qemu import RunningGuest
 
@@ -197,6 +198,16 @@ def test_what_is_refused(prompt: Prompt) -> None:
     assert prompt.ask("::events").splitlines()[1].split()[:3] == ["1", "pending", "execute"]
     prompt.ask("::evset -d 1")
     assert prompt.ask("::events").splitlines()[1].split()[1] == "off"
+
+
+@pytest.mark.parametrize("name", MACHINE)
+def test_the_examples_of_the_help(prompt: Prompt, name: str) -> None:
+    prompt.ask("::bp -p teller do_sys_openat2; jiffies::wp; ::evset -d 2; ::cont")
+    for line in examples()[name]:
+        if name == "delete":  # each example needs one that is there
+            prompt.session.events.add("execute", "do_sys_openat2", prompt.session.evaluate("do_sys_openat2"))
+        prompt.ask(line)
+        assert not prompt.session.failed, (line, prompt.err)
 
 
 def test_ctrl_c_stops_the_guest(prompt: Prompt) -> None:
