@@ -18,6 +18,7 @@ from kshell.memory.notes import iter_notes
 from kshell.target.image import Image, banner, find_image, image_bytes
 from kshell.target.kernel import attach_kernel
 from kshell.target.roads import FRAME, LA57, PTI_USER
+from kshell.target.scan import MARK
 from kshell.target.space import AddressSpace
 from kshell.target.target import Cpu, Target
 from kshell.target.toplevel import kernel_space
@@ -147,10 +148,12 @@ def _info(space: AddressSpace, image: Image, places: dict[str, int], release: st
     told = Vmcoreinfo(f"OSRELEASE={release}\n".encode())
     if "vmcoreinfo_data" in places:
         page = space.u64(places["vmcoreinfo_data"])
-        told = Vmcoreinfo(space.read_upto(page, MAX_TEXT)[0])
-        if told.symbol("swapper_pg_dir") != places.get("swapper_pg_dir"):
-            raise FormatError("its VMCOREINFO is of another kernel")
-        lines = told.raw.decode("utf-8", "surrogateescape").splitlines()
+        text = space.read_upto(page, MAX_TEXT)[0]
+        if text.startswith(MARK):  # a kernel that is still booting has not written it yet
+            told = Vmcoreinfo(text)
+            if told.symbol("swapper_pg_dir") != places.get("swapper_pg_dir"):
+                raise FormatError("its VMCOREINFO is of another kernel")
+            lines = told.raw.decode("utf-8", "surrogateescape").splitlines()
     more = {"OSRELEASE": release, "NUMBER(phys_base)": str(image.phys_base),
             "NUMBER(pgtable_l5_enabled)": str(int(space.format.levels == 5))}
     more |= {f"SYMBOL({name})": f"{address:x}" for name, address in places.items()}

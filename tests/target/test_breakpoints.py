@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import io
 import os
@@ -11,17 +12,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from kshell.builtin import make_registry
 from kshell.console import Console
+from kshell.errors import KshellError
 from kshell.session import Session
 from kshell.shell.scripted import run_text
 from kshell.target.open import open_target
 from tests.commands.test_examples import MACHINE, examples
+from tests.guest.build import ORACLE_DRIVE, _empty, _powered
+from tests.guest.fixtures import have
 from tests.guest.oracle import Oracle
-from tests.guest.qemu import RunningGuest
+from tests.guest.qemu import READY, RunningGuest
+from tests.guest.spec import named_spec
 
 pytest_plugins = ["tests.guest.fixtures"]
 FIRST = int.from_bytes(b"/run/fir", "little")
@@ -221,6 +227,34 @@ def test_ctrl_c_stops_the_guest(prompt: Prompt) -> None:
     assert prompt.status in ("paused", "debug")
     prompt.ask("::delete all; ::cont")
     assert prompt.status == "running"
+
+
+def test_a_module_that_is_not_loaded_yet(tmp_path: Path) -> None:
+    """A guest of its own, caught as it boots: its init loads modules."""
+    have(named_spec("6.1"))
+    with _powered(named_spec("6.1"), tmp_path, [_empty(tmp_path / "drive", ORACLE_DRIVE)]) as guest:
+        early = _as_it_boots(guest)
+        early.ask("::bp dummy`dummy_init_module")
+        assert early.ask("::events").splitlines()[1].split()[1] == "pending"
+        said = early.ask("::cont -t 120")
+        assert said.startswith("breakpoint 1 at dummy`dummy_init_module: CPU ")
+        assert "(insmod)" in said
+        assert "dummy is being loaded: breakpoint 1 is at ffffffff" in early.err
+        assert "do_init_module+" in early.ask("$c")
+        early.session.close()
+        guest.wait_console((READY,), 120)
+
+
+def _as_it_boots(guest: RunningGuest) -> Prompt:
+    """Open a guest as soon as its kernel can be found, before it has any modules."""
+    end = time.monotonic() + 120
+    while True:
+        time.sleep(0.5)
+        assert time.monotonic() < end
+        assert READY not in guest.console.read_bytes()
+        if re.search(r"RIP=ffffffff[89a-f]", guest.monitor("info registers")):  # else each look would only hold it up
+            with contextlib.suppress(KshellError):
+                return Prompt(guest)
 
 
 def test_killed_in_the_middle_of_breakpoint_hits(live_guest: RunningGuest) -> None:
