@@ -25,7 +25,7 @@ while True:
     last = word[-1:]
 if last != b"q":
     stub = socket.socket(fileno=101)
-    stub.settimeout(3)
+    stub.settimeout(600)  # behind another debugger it is long until the stub hears us
     heard = b""
     def answer(*starts):
         global heard  # packets that we did not ask for come first: answers that nobody waits for any more
@@ -87,6 +87,12 @@ class Guard:
         if self._pipe >= 0:
             with contextlib.suppress(OSError):
                 os.write(self._pipe, b"r" if release else b"k")
+
+    def abandon(self) -> None:
+        """Have the farewell said without us, whenever the stub hears it."""
+        if self._pipe >= 0:
+            os.close(self._pipe)
+            self._pipe = -1
 
     def dismiss(self) -> None:
         """All is well: it ends. A second call does nothing."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import binascii
 import contextlib
+import os
 import socket
 import time
 from collections import deque
@@ -18,6 +19,7 @@ from kshell.errors import KshellError, OpenError
 
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 10.0
+TAKEN_SECONDS = 1.0
 SETTLE_SECONDS = 2.0  # for an answer that is late already
 MAX_PACKET = 1 << 20  # bytes of a packet that are taken in
 MAX_EXPANDED = 1 << 22  # and of one whose runs are written out
@@ -70,12 +72,40 @@ def unpack(raw: bytes) -> bytes:
     return bytes(found)
 
 
+def is_taken(place: str) -> bool:
+    """Whether a debugger is connected to the stub at *place* already, as far as this host's kernel tells.
+
+    A second connection would do harm: QEMU takes it once the first one ends, and stops the machine for it.
+    """
+    ports = b":%04X" % int(place.rpartition(":")[2]) if place.rpartition(":")[2].isdecimal() else b""
+    path = os.path.realpath(place).encode("utf-8", "surrogateescape") if "/" in place else b""
+    for table in ("unix",) if path else ("tcp", "tcp6"):
+        try:
+            with open(f"/proc/net/{table}", "rb") as file:
+                rows = [line.split() for line in file.read().splitlines()[1:]]
+        except OSError:
+            continue
+        for row in rows:
+            # net/unix/af_unix.c: path and SS_CONNECTED; net/ipv4/tcp_ipv4.c: local address and TCP_ESTABLISHED
+            if path and len(row) == 8 and row[5] == b"03" and os.path.realpath(row[7]) == path:
+                return True
+            if not path and ports and row[1].endswith(ports) and row[3] == b"01":
+                return True
+    return False
+
+
 def dial(place: str) -> socket.socket:
     """Connect to ``HOST:PORT`` (``[v6]:PORT``, ``:PORT`` for this host) or the path of a Unix socket.
 
     :raises OpenError: nobody listens there, or the name is none
     """
     path = place if "/" in place else None
+    patience = time.monotonic() + TAKEN_SECONDS  # one that was killed is about to let go
+    while is_taken(place):
+        if time.monotonic() > patience:
+            raise OpenError(f"gdb:{place}", "another debugger is connected to the gdb stub", kind="permission",
+                            hint="a stub takes one at a time; qmp: and ram: work beside it")
+        time.sleep(0.05)
     try:
         if path is not None:
             found = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -226,6 +226,7 @@ def open_gdb(place: str, mode: str = "r", *, stay_stopped: bool = False) -> Targ
             machine = GdbMachine(connection)
             machine.clear_points()
         except StubError as error:
+            guard.abandon()  # the stub may take the connection later, and stop the machine for it
             raise OpenError("", str(error), kind="missing", hint=error.hint) from error
         control = GdbControl(machine, guard)
     except BaseException:

@@ -271,6 +271,15 @@ def test_places_that_are_none(place: str) -> None:
         dial(place)
 
 
+def test_a_stub_that_is_taken() -> None:
+    with stub(obey) as place:
+        first = dial(place)
+        with pytest.raises(OpenError, match="another debugger is connected"):
+            dial(place)
+        first.close()
+        dial(place).close()
+
+
 def test_nobody_listens(tmp_path: Path) -> None:
     with pytest.raises(OpenError, match="cannot connect to the gdb stub: no such file") as caught:
         dial(str(tmp_path / "socket"))

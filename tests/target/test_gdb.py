@@ -8,11 +8,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
 from kshell.errors import Fault, OpenError, Reason
 from kshell.linux.tasks import iter_processes
+from kshell.memory.gdbstub import Connection
 from kshell.target.open import open_target
 from kshell.target.target import Target
 from tests.guest.oracle import Oracle
@@ -210,6 +212,30 @@ def test_killed_in_a_question_the_guest_runs_again(live_guest: RunningGuest, num
     process.wait(20)
     wait_status(live_guest, "running")
     assert "init" in kshell(live_guest, "-e", "::ps")  # and the stub takes the next one
+
+
+def test_two_on_one_stub(live_guest: RunningGuest) -> None:
+    with open_target(place(live_guest)) as first:
+        with pytest.raises(OpenError, match="another debugger is connected"):
+            open_target(place(live_guest))
+        with first.question():
+            assert first.kernel.u64(first.symbol("jiffies").address)
+    time.sleep(0.2)
+    assert status(live_guest) == "running"
+
+
+def test_a_connection_that_the_stub_takes_late_does_not_stop_the_guest(
+    live_guest: RunningGuest, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As from another host, where nothing tells that the stub is taken."""
+    monkeypatch.setattr("kshell.memory.gdbstub.is_taken", lambda _: False)
+    with open_target(place(live_guest)), pytest.raises(OpenError, match="does not answer"):
+        monkeypatch.setattr("kshell.target.gdb.Connection", partial(Connection, answer_seconds=1.0))
+        open_target(place(live_guest))
+    time.sleep(0.5)
+    wait_status(live_guest, "running")
+    time.sleep(0.3)
+    assert status(live_guest) == "running"
 
 
 def test_an_error_at_the_opening_lets_it_run(live_guest: RunningGuest, monkeypatch: pytest.MonkeyPatch) -> None:
