@@ -148,6 +148,9 @@ def read_elf_headers(path: str, size: int, pread: Pread) -> ElfHeaders:
             raise OpenError(path, f"the number of program headers (PN_XNUM, at 0x{shoff:x}) cannot be read",
                             kind="header")
         phnum = int(layout.section.unpack(section)[7])
+    if phnum == 0 and layout is WIDE and b".xen_" in _section_names(pread, head, shoff):
+        raise OpenError(path, "a core of a Xen domain (xl dump-core): recognised, but not read by kshell",
+                        kind="unsupported", hint="crash(8) reads it; a kdump of the domain's own kernel is read")
     if not 0 < phnum <= MAX_SEGMENTS:
         raise OpenError(path, f"{phnum} program headers: no memory, or a damaged header", kind="header")
     table = pread(phnum * layout.program.size, phoff)
@@ -169,6 +172,13 @@ def read_elf_headers(path: str, size: int, pread: Pread) -> ElfHeaders:
                 headers.missing.append("notes")
             headers.notes += iter_notes(data)
     return headers
+
+
+def _section_names(pread: Pread, head: bytes, shoff: int) -> bytes:
+    """Return the names of the sections of a 64-bit file, joined by NULs; nothing where there are none."""
+    number = int(EHDR.unpack_from(head)[13])
+    row = pread(SHDR.size, shoff + number * SHDR.size) if shoff else b""
+    return pread(min(SHDR.unpack(row)[5], 1 << 16), SHDR.unpack(row)[4]) if len(row) == SHDR.size else b""
 
 
 def _layout(path: str, head: bytes) -> Layout:

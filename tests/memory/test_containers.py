@@ -11,6 +11,7 @@ import pytest
 
 from kshell.errors import Fault, KshellError, OpenError, Reason
 from kshell.memory import filekey
+from kshell.memory.elfheaders import EHDR, SHDR
 from kshell.memory.image import Image
 from kshell.memory.raw import open_raw
 from kshell.memory.source import MANY, FileSource, FlattenedSource
@@ -213,6 +214,17 @@ def test_what_is_not_read_is_named_with_the_next_step(tmp_path: Path, word: str)
     with pytest.raises(OpenError, match=name) as caught:
         open_target(str(path))
     assert caught.value.kind == "unsupported" and caught.value.hint
+
+
+def test_a_xen_domains_core_is_named(tmp_path: Path) -> None:
+    names = b"\0.shstrtab\0.note.Xen\0.xen_prstatus\0.xen_pages\0"
+    sections = bytes(64) + SHDR.pack(1, 3, 0, 0, 64 + 128, len(names), 0, 0, 1, 0)
+    head = EHDR.pack(b"\x7fELF\x02\x01\x01" + bytes(9), 4, 62, 1, 0, 0, 64, 0, 64, 56, 0, 64, 2, 1)
+    path = tmp_path / "core"
+    path.write_bytes(head + sections + names)
+    with pytest.raises(OpenError, match="a core of a Xen domain") as caught:
+        open_target(str(path))
+    assert caught.value.kind == "unsupported" and "crash" in str(caught.value.hint)
 
 
 def test_every_format_has_its_sign_before_raw_memory() -> None:

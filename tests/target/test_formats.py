@@ -210,7 +210,9 @@ def digests(path: Path, options: Options) -> str:
     with open_target(str(path), options=options) as target:
         for first, last in (("_stext", "_etext"), ("__start_BTF", "__stop_BTF")):
             start, end = target.symbol(first).address, target.symbol(last).address
-            text += hashlib.sha256(target.kernel.read(start, end - start)).hexdigest()
+            data = target.kernel.read(start, end - start)
+            text += hashlib.sha256(data).hexdigest()
+        assert data == guest().oracle.content("/sys/kernel/btf/vmlinux")
         victim = next(task for task in iter_processes(target) if task.comm == "victim")
         assert victim.pid == guest().oracle.victim()["pid"]
         space = target.user_space(target.value("struct task_struct", victim.address)["mm"].integer())
