@@ -40,6 +40,7 @@ DCMDS: dict[str, tuple[str, str, str, bool]] = {
     "auxv": ("threads", "Show the auxiliary vector of the process or core that is the target", "refused", False),
     "bp": ("breakpoints", "Stop the virtual machine where an instruction is about to be executed", "optional", False),
     "cat": ("scripts", "Print files as they are; in a pipe each line must be an expression", "refused", False),
+    "checksum": ("checksum", "Show a checksum of memory", "optional", False),
     "cont": ("machine", "Let the virtual machine run; with breakpoints or watchpoints, until one stops it", "refused", False),
     "context": ("context", "Choose the process context by the address of a task_struct; 0 for the kernel alone", "required", False),
     "count": ("pipes", "Count the values of a pipe, in decimal", "refused", False),

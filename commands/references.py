@@ -72,7 +72,7 @@ def kgrep(
             yield Item(place)
         else:
             yield Row(place, (place, what(session, place)))
-    told = memory.missed_text(search)
+    told = memory.missed_text(search.missed)
     if told:
         yield Note(told)
     if verbose:

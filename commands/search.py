@@ -68,7 +68,7 @@ def find(
         raise UsageError("-u and -p do not go together")
     hits = _hits(session, search, address, length, user, physical)
     yield from islice(hits, most)
-    told = memory.missed_text(search)
+    told = memory.missed_text(search.missed)
     if told:
         yield Note(told)
 

@@ -210,9 +210,11 @@ def search_ram(target: Target, search: Search) -> Iterator[int]:
             show("", total, total)
 
 
-def missed_text(search: Search) -> str:
-    """Return a sentence about what could not be searched; "" when all could."""
-    if not search.missed:
-        return ""
-    told = ", ".join(f"{size >> 10} KiB {reason.value}" for reason, size in search.missed.most_common())
-    return f"not searched: {told}"
+def missed_text(missed: Counter[Reason], done: str = "searched") -> str:
+    """Return a sentence about what could not be *done*, bytes by reason; "" when all could."""
+    told = ", ".join(f"{_size(size)} {reason.value}" for reason, size in missed.most_common())
+    return f"not {done}: {told}" if told else ""
+
+
+def _size(size: int) -> str:
+    return f"{size >> 10} KiB" if size >= 1 << 10 else f"{size} bytes"
