@@ -301,19 +301,27 @@ def main() -> int:
         table.row("  ::walk dentry | ::print both, beside opening", pipe.seconds, nothing.seconds)
         ours, theirs = case(table, "names", runs, big, vmlinux)
         table.row("  ::walk dentry | ::print d_name.name", ours.times("seconds"), theirs.times("seconds"), 0.15)
+        crashed, _ = images("kdump", "makedumpfile.zlib")
+        ours, _ = case(table, "whatis", runs, crashed, None)
+        table.row("::whatis on 1 GiB: its index", ours.times("seconds"), goal=0.5)
+        table.row("  one answer when it is there", ours.times("warm"), goal=10, unit="ms")
+        ours, _ = case(table, "memstat", runs, crashed, None)
+        table.row("::memstat on 1 GiB", ours.times("seconds"))
+        ours, _ = case(table, "leaks", runs, crashed, None)
+        table.row("::findleaks on 1 GiB", ours.times("seconds"), goal=20)
     print(f"{table.missed} goals missed, {table.differ} answers differ")
     return int(bool(table.missed or table.differ))
 
 
-def images(name: str) -> tuple[str, str]:
-    """Return the ELF dump of a standard guest and the vmlinux of its kernel; built and downloaded when absent."""
+def images(name: str, file: str = "elf") -> tuple[str, str]:
+    """Return a dump of a standard guest and the vmlinux of its kernel; built and downloaded when absent."""
     from tests.guest.build import prepare
     from tests.guest.packages import debug_package
     from tests.guest.spec import named_spec
 
     image = prepare(named_spec(name))
     vmlinux, _ = debug_package(named_spec(name).kernel)
-    return str(image.elf), str(vmlinux)
+    return str(image.folder / file), str(vmlinux)
 
 
 if __name__ == "__main__":

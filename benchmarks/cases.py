@@ -12,6 +12,7 @@ import random
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 SEQUENTIAL = 64 << 20
@@ -312,6 +313,60 @@ def drgn_names(dump: str, vmlinux: str) -> dict[str, Any]:
 
     result = timed(work)
     return result | {"check": digest([len(result["check"]), sorted(name.decode() for name in result["check"])])}
+
+
+# -- what is behind an address, what memory is used for, what is leaked ------------------------------------------------
+
+
+def kshell_whatis(dump: str) -> dict[str, Any]:
+    """Seconds until the first answer about a page (its index), and ``warm``: the slowest of 2,000 later ones."""
+    from kshell.linux import slub_objects, whatis, whatis_index
+    from kshell.linux.search import direct_map as start_of
+
+    target = kshell_open(dump)
+    target.symbols.get("init_task")
+    target.type("struct page")
+    import numpy  # noqa: F401 - what importing it takes is no part of the index
+
+    base = start_of(target)
+    result = timed(lambda: [answer.text for answer in whatis.whatis(target, base + (64 << 20))])
+    source = random.Random(1)
+    heap = slub_objects.heap(target)
+    objects = heap.addresses()[:: max(len(heap) // 1000, 1)].tolist()
+    stacks = [start + 0x3F80 for start in whatis_index.task_index(target).stacks.starts[:200]]
+    pages = [base + source.randrange(0, 256 << 20) for _ in range(800)]
+    for address in pages[:50] + stacks[:5]:
+        list(whatis.whatis(target, address))
+    times = [timed(partial(all_answers, target, address))["seconds"] for address in objects + stacks + pages]
+    result["warm"] = sorted(times)[-20]  # the machine has other work
+    result["check"] = len(times)
+    return result
+
+
+def all_answers(target: Any, address: int) -> list[Any]:
+    from kshell.linux import whatis
+
+    return list(whatis.whatis(target, address))
+
+
+def kshell_memstat(dump: str) -> dict[str, Any]:
+    from kshell.linux import memstat
+
+    target = kshell_open(dump)
+    target.symbols.get("init_task")
+    target.type("struct page")
+    import numpy  # noqa: F401
+
+    result = timed(lambda: memstat.memory(target))
+    return result | {"check": result["check"].total == result["check"].told}
+
+
+def kshell_leaks(dump: str) -> dict[str, Any]:
+    from kshell.linux import leaks
+
+    target = kshell_open(dump)
+    result = timed(lambda: leaks.find_leaks(target))
+    return result | {"check": len(result["check"].address)}
 
 
 # -- translation -------------------------------------------------------------------------------------------------------

@@ -24,20 +24,22 @@ from kshell.api import (
     Word,
     dcmd,
 )
-from kshell.linux import memory_map, processes
+from kshell.linux import memory_map, processes, whatis_pages
 from kshell.linux import vtop as vtop_
 from kshell.linux.userland import user_facts
 
 
 @dcmd("vtop", group="Memory")
 def vtop(
-    session: Session, address: int, call: Call, verbose: Annotated[bool, Flag("-v", "show each table on the way")],
+    session: Session, address: int, call: Call,
+    verbose: Annotated[bool, Flag("-v", "show each table on the way, and the page")],
     mm: Annotated[Expr | None, Option("-a", "mm", "in the address space of this mm_struct")],
 ) -> Iterator[Output]:
     """Translate a virtual address to a physical one.
 
     A kernel address through the kernel's page tables, a user address through those of the process context, or of -a.
-    -v shows each level: the table, the index in it and the entry. Into a pipe it passes the physical address.
+    -v shows each level: the table, the index in it and the entry, and what the page is. Into a pipe it passes the
+    physical address.
 
     Examples:
       init_task::vtop -v
@@ -57,6 +59,11 @@ def vtop(
         yield Item(paddr)
     else:
         yield Text(f"virtual {address:x} mapped to physical {paddr:x}", paddr)
+        if verbose:
+            try:
+                yield Text(f"    {whatis_pages.page_text(session.target, paddr)}", paddr)
+            except KshellError as error:
+                yield Text(f"    page {paddr >> 12:x} ({error})", paddr)
 
 
 def _why(error: KshellError) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from kshell.errors import KshellError
 from kshell.linux import tasks
+from kshell.linux.kept import kept
 from kshell.linux.lists import visited_before
 from kshell.value import Vector
 
@@ -21,6 +22,10 @@ def every_task(target: Target) -> list[int]:
 
     Where the list of processes is damaged, the objects of the slab cache make up for it.
     """
+    return kept(target, "every task", _every_task)
+
+
+def _every_task(target: Target) -> list[int]:
     try:
         leaders = tasks.process_addresses(target)
     except KshellError as error:

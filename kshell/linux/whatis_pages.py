@@ -89,6 +89,24 @@ def page_answers(question: Question, paddr: int, base: int) -> Iterator[Answer]:
     yield whatis.Answer("page", start, question.address - start, text)
 
 
+def page_text(target: Target, paddr: int) -> str:
+    """Return what the page at *paddr* is, in one line: its number, struct page, use, owner and flags.
+
+    :raises KshellError: the page array cannot be found
+    """
+    types = kept(target, "page types", PageTypes)
+    frame = paddr >> 12
+    if frame >= types.array.frames:
+        return f"page {frame:x}, outside RAM"
+    kind = int(census.census(target).kind[frame])
+    if kind == census.HOLE:
+        return f"page {frame:x}, no memory"
+    flags = page_owner.read_page(target, types, frame).flags
+    told = ", ".join(_told(target, types, frame, kind))
+    address = types.array.start + frame * types.array.size
+    return f"page {frame:x} at {address:x}, {told} ({','.join(types.flag_names(flags)) or 'no flags'})"
+
+
 def struct_page_answers(question: Question) -> Iterator[Answer]:
     """Yield which page the struct page at the address describes."""
     types = kept(question.target, "page types", PageTypes)

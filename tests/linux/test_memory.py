@@ -10,6 +10,7 @@ import pytest
 
 from kshell.errors import KshellError
 from kshell.linux import census, memory_map, memstat, page_owner, page_types, swap, zones
+from kshell.linux.tasks import iter_processes
 from kshell.target.open import open_target
 from kshell.target.target import Target
 from tests.guest.fixtures import have
@@ -139,3 +140,20 @@ def test_what_makedumpfile_left_out_costs_only_that() -> None:
         assert found.total == found.told and found.problems
         shares = {share.name: share for share in found.shares}
         assert shares["free"].pages == shares["free"].counted and shares["vmalloc"].pages > 0
+
+
+def test_vtop_tells_each_level_and_the_page(guest_61: GuestImage) -> None:
+    from kshell.linux.vtop import page_tables, steps
+    from kshell.linux.whatis_pages import page_text
+
+    victim = guest_61.oracle.victim()
+    with open_target(str(guest_61.elf)) as target:
+        mm = next(task.mm for task in iter_processes(target) if task.pid == victim["pid"])
+        space = page_tables(target.user_space(mm))
+        assert [step.name for step in steps(space, victim["greeting"])] == ["PGD", "PUD", "PMD", "PTE"]
+        paddr = space.translate(victim["greeting"])
+        assert paddr == guest_61.oracle.vtop(victim["pid"], victim["greeting"])
+        text = page_text(target, paddr)
+        assert text.startswith(f"page {paddr >> 12:x} at ") and f"mapped by victim (pid {victim['pid']})" in text
+        assert "swapbacked" in text
+        assert page_text(target, 1 << 45).endswith("outside RAM")

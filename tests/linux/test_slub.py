@@ -167,3 +167,23 @@ def test_memory_of_slabs(guest_61: GuestImage) -> None:
         assert usage["task_struct"].memory == usage["task_struct"].slabs << 15
         meminfo = guest_61.oracle.meminfo()
         assert 0 <= sum(one.memory for one in usage.values()) - meminfo["Slab"] < 3 << 20  # grows as it is written
+
+
+def test_a_damaged_cache_costs_its_own_slabs(guest_61: GuestImage) -> None:
+    with open_target(str(guest_61.elf), mode="c") as target:
+        whole = {one.address: one for one in slab_usage.slab_usage(target)}
+        cache = slab.find_cache(target, "dentry")
+        at = target.value("struct kmem_cache", cache.address)["size"].address
+        target.kernel.write(at, b"\x41" * 4)
+        heap = slub_objects.heap(target)
+        assert list(heap.strange) == [cache.address] and "damaged: objects of" in str(heap.strange[cache.address])
+        left = {one.address: one for one in slab_usage.slab_usage(target)}
+        assert {address for address in whole if left[address].total != whole[address].total} == {cache.address}
+        slabs = slub.all_slabs(target)
+        row = int((slabs.cache != cache.address).nonzero()[0][50])
+        counters = int(slabs.page[row]) + 40  # {inuse: 16, objects: 15, frozen: 1} of struct slab in 6.1
+        assert target.kernel.u64(counters) & 0xFFFF == int(slabs.inuse[row])
+        target.kernel.write(counters, b"\xff" * 4)
+        heap = slub_objects.heap(target)
+        assert int(slabs.page[row]) in heap.slabs.page[sorted(heap.damaged)].tolist()
+        assert len(heap) < 2 * sum(one.total for one in left.values())
