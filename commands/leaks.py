@@ -144,6 +144,8 @@ def _told(found: leaks.Leaks) -> Iterator[Output]:
 @walker("leak")
 def walk_leak(session: Session, address: int | None) -> Iterator[Output]:
     """Walk the leaked objects, of all slab caches or of the kmem_cache at the address."""
+    if address is not None and whatis_pages.cache_at(session.target, address) is None:
+        raise KshellError(f"0x{address:x} is no struct kmem_cache of the kernel's list")
     found = leaks.find_leaks(session.target)
     for cache in dict.fromkeys(found.cache.tolist()):
         if address in (None, cache):

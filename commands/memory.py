@@ -117,19 +117,20 @@ def page(
 
 def _kinds(word: str) -> list[int]:
     if word not in WORDS:
-        raise NotFoundError("kind of page", word, near_names(word, list(WORDS)))
+        raise NotFoundError("kind of page", word, near_names(word, list(WORDS)), hint=f"kinds are {', '.join(WORDS)}")
     return [WORDS[word], census.MORE] if word == "kernel" else [WORDS[word]]
 
 
 def _frame(session: Session, types: page_types.PageTypes, address: int, physical: bool, frame: bool) -> int:
     array = types.array
-    if frame:
-        return address
-    if physical:
-        return address >> 12
-    if array.start <= address < array.start + array.frames * array.size:
+    if array.start <= address < array.start + array.frames * array.size and not (frame or physical):
         return (address - array.start) // array.size
-    return page_tables(session.space(address)).translate(address) >> 12
+    if not frame and not physical:
+        address = page_tables(session.space(address)).translate(address)
+    number = address if frame else address >> 12
+    if number >= array.frames:
+        raise KshellError(f"no page 0x{number:x}: memory ends with page 0x{array.frames - 1:x}")
+    return number
 
 
 def _row(session: Session, types: page_types.PageTypes, taken: census.Census, number: int) -> Row:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from kshell.errors import KshellError
+from kshell.linux.kernel import require_kernel
 from kshell.linux.paths import Paths, path_or_error
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def iter_swap(target: Target) -> Iterator[SwapArea]:
 
     :raises KshellError: they cannot be found or read
     """
+    require_kernel(target)
     count = min(target.kernel.u32(target.symbol("nr_swapfiles").address), MAX_AREAS)
     array = target.symbol("swap_info").address
     paths = Paths(target)

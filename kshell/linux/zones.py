@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from kshell.errors import FormatError
+from kshell.linux.kernel import require_kernel
 from kshell.linux.page_types import enumerators
 from kshell.linux.percpu import per_cpu_ptr
 from kshell.linux.slab import node_count
@@ -50,6 +51,7 @@ class Zone(NamedTuple):
 
 def iter_nodes(target: Target) -> Iterator[Value]:
     """Yield the ``struct pglist_data`` of each NUMA node."""
+    require_kernel(target)
     kind = target.type("struct pglist_data")
     many = target.symbols.get("node_data")
     if many is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -157,3 +158,21 @@ def test_vtop_tells_each_level_and_the_page(guest_61: GuestImage) -> None:
         assert text.startswith(f"page {paddr >> 12:x} at ") and f"mapped by victim (pid {victim['pid']})" in text
         assert "swapbacked" in text
         assert page_text(target, 1 << 45).endswith("outside RAM")
+
+
+def test_what_is_asked_wrongly_says_so(guest_61: GuestImage) -> None:
+    from kshell.builtin import make_registry
+    from kshell.console import Console
+    from kshell.session import Session
+    from kshell.shell.scripted import run_text
+
+    with open_target(str(guest_61.elf)) as target:
+        session = Session(target, make_registry(lambda _: None, plugins=False))
+        for line, said in (
+                ("ffffffffffffffff::page -f", "no page 0xffffffffffffffff: memory ends with page 0x"),
+                ("::page -k slub", 'no kind of page "slub"; did you mean'), ("::page", "an address, or -k KIND"),
+                ("1234567::vmap", "no vmalloc area holds 0x1234567"), ("0::walk leak", "no struct kmem_cache"),
+                ("0::kgrep -o", "in no object of a slab"), ("init_task::walk holders", "in no allocated object")):
+            out, err = io.StringIO(), io.StringIO()
+            run_text(session, Console(session, out, err), line, string=True, recover=True)
+            assert said in err.getvalue() and not out.getvalue(), line
