@@ -35,6 +35,8 @@ class CompletionContext(Record):
     :ivar before: the arguments between the name and the word (``$[ ]`` as its text)
     :ivar blank_at_end: a new word begins at the cursor
     :ivar quote: the quote that is open at the cursor, or empty
+    :ivar symbol: the name at the left of the dcmd, if its address is nothing but a name
+    :ivar stages: the dcmds before it in its pipeline, the nearest first, each with its words
     """
 
     want: Want
@@ -44,6 +46,8 @@ class CompletionContext(Record):
     before: tuple[str, ...] = ()
     blank_at_end: bool = False
     quote: str = ""
+    symbol: str = ""
+    stages: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
 _ENDS_OPERAND = frozenset({Kind.NUMBER, Kind.CHAR, Kind.HEX_WORD, Kind.SYMBOL, Kind.DOT, Kind.VARIABLE})
@@ -107,9 +111,26 @@ def _in_arguments(tokens: list[Token], end: int, open_word: tuple[str, int, str]
     if head.kind is not Kind.DCMD:
         return CompletionContext(Want.SYMBOL, word, start, "", before, blank, quote)
     is_walker = head.value == "walk" and not before
+    symbol, stages = _left(tokens[: tokens.index(head)])
     return CompletionContext(
-        Want.WALKER if is_walker else Want.ARGUMENT, word, start, head.value, before, blank, quote
+        Want.WALKER if is_walker else Want.ARGUMENT, word, start, head.value, before, blank, quote, symbol, stages
     )
+
+
+def _left(tokens: list[Token]) -> tuple[str, tuple[tuple[str, tuple[str, ...]], ...]]:
+    """Return what stands at the left of a dcmd: the symbol that is its address, or the stages before it."""
+    ends = [index for index, token in enumerate(tokens) if token.kind is Kind.END]
+    tokens = tokens[ends[-1] + 1 :] if ends else tokens
+    if len(tokens) == 1 and tokens[0].kind in (Kind.SYMBOL, Kind.HEX_WORD):
+        return tokens[0].text, ()
+    stages: list[tuple[str, tuple[str, ...]]] = []
+    while tokens and tokens[-1].kind is Kind.PIPE:
+        head, arguments = _command_before(tokens[:-1])
+        if head is None or head.kind is not Kind.DCMD:
+            break
+        stages.append((head.value, _texts(arguments)))
+        tokens = tokens[: tokens.index(head)]
+    return "", tuple(stages)
 
 
 def _command_before(tokens: list[Token]) -> tuple[Token | None, list[Token]]:

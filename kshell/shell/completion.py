@@ -15,11 +15,11 @@ from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
 
 from kshell.arguments import Parameter
-from kshell.errors import KshellError
+from kshell.errors import KshellError, NotFoundError
 from kshell.escape import escape
 from kshell.lang.complete import CompletionContext, Want, context_at
 from kshell.lang.unparse import quote_word
-from kshell.types.model import StructType
+from kshell.types.model import CType, StructType
 
 if TYPE_CHECKING:
     from kshell.registry import Dcmd, Entry
@@ -70,6 +70,10 @@ class KshellCompleter(Completer):
 
     def _argument(self, dcmd: Dcmd, context: CompletionContext, asked: bool) -> Iterator[tuple[str, str]]:
         parameter, words = current_parameter(dcmd, context.before)
+        switch = parameter is not None and parameter.role == "option" and parameter.letter == "o"
+        if dcmd.name == "set" and (switch or words[-1:] == ("+o",)):
+            yield from self._options(context)
+            return
         if context.word[:1] == "-" and not words:
             for option in dcmd.parameters:
                 if option.role in ("flag", "option"):
@@ -82,6 +86,10 @@ class KshellCompleter(Completer):
         self, kind: str, words: tuple[str, ...], context: CompletionContext, asked: bool,
     ) -> Iterator[tuple[str, str]]:
         session, word = self._session, context.word
+        if kind == "type+member" and words and "%" in words[0]:
+            words = words[1:]  # the format of ::printf
+        if (kind == "type+member" and not words) or kind == "member":
+            yield from self._members_of(self._known(context), word)
         if kind == "type+member":
             from kshell.value.args import type_words
 
@@ -130,11 +138,17 @@ class KshellCompleter(Completer):
     def _members(self, words: tuple[str, ...], word: str) -> Iterator[tuple[str, str]]:
         """Offer members of the type that *words* begin with; behind ``a.b.`` those of what the path leads to."""
         from kshell.value.args import type_words
-        from kshell.value.path import route
 
         if not self._session.has_target or not words:
             return
-        ctype = self._session.target.type(type_words(words)[0]).strip()
+        yield from self._members_of(self._session.target.types.get(type_words(words)[0]), word)
+
+    def _members_of(self, found: CType | None, word: str) -> Iterator[tuple[str, str]]:
+        from kshell.value.path import route
+
+        if found is None:
+            return
+        ctype = found.strip()
         head, last = _split_path(word)
         if head:
             ctype = route(ctype, head.removesuffix(".").removesuffix("->")).type.strip()
@@ -146,6 +160,40 @@ class KshellCompleter(Completer):
                     yield head + name, f"{member.type}  +0x{member.offset:x}"
 
 
+    def _known(self, context: CompletionContext) -> CType | None:
+        """Return the type of the object at the dcmd's address: a symbol's, or what the stage before it yields."""
+        session = self._session
+        if not session.has_target:
+            return None
+        if context.symbol:
+            symbol = session.target.symbols.get(context.symbol)
+            return None if symbol is None else session.target.type_of(symbol)
+        for name, words in context.stages:
+            if name in PASSING:
+                continue
+            yields = None
+            if name == "walk" and words:
+                try:
+                    yields = session.registry.find_walker(words[0]).yields
+                except NotFoundError:
+                    yields = f"struct {words[0]}"  # a slab cache: named after its type, where it has one
+            elif session.registry.has_dcmd(name):
+                yields = session.registry.find_dcmd(name).yields
+            return None if yields is None else session.target.types.get(yields)
+        return None
+
+    def _options(self, context: CompletionContext) -> Iterator[tuple[str, str]]:
+        """Offer the options of the session, of which ``::set -o`` takes several with commas between."""
+        done, comma, last = context.word.rpartition(",")
+        for name, now in vars(self._session.options).items():
+            switch, limit = isinstance(now, bool), name.endswith("_limit")
+            if name.startswith(last) and name != "width_fixed" and (switch or limit):
+                shown = ("on" if now else "off") if switch else "none" if now is None else str(now)
+                yield done + comma + name + "=" * limit, shown
+
+
+#: dcmds that pass on what they get
+PASSING = frozenset({"head", "tail", "sort", "uniq", "where", "grep"})
 _TAGS = ("struct", "union", "enum")
 
 

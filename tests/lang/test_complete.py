@@ -39,7 +39,9 @@ def test_context(line: str, want: Want, word: str, start: int) -> None:
 
 def test_arguments() -> None:
     assert context_at("a::print -t 'struct page' lr") == CompletionContext(
-        Want.ARGUMENT, "lr", 26, "print", ("-t", "struct page"))
+        Want.ARGUMENT, "lr", 26, "print", ("-t", "struct page"), symbol="a")
+    assert context_at("::walk proc | ::head -2 | ::print pi").stages == (("head", ("-2",)), ("walk", ("proc",)))
+    assert context_at("5=X; a+8::print pi").symbol == ""
     assert context_at("::print task_struct ") == CompletionContext(
         Want.ARGUMENT, "", 20, "print", ("task_struct",), blank_at_end=True)
     assert context_at("::list x $[1+2] ").before == ("x", "$[1+2]")

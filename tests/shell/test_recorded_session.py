@@ -61,6 +61,9 @@ def test_every_verb_displays(session: Recorded, guest_61: GuestImage) -> None:
     assert "4c 69 6e 75 78" in " ".join(session.ask("linux_banner,10::dump -g 1"))
     assert any("Linux version" in line for line in session.ask("linux_banner/0t32"))
     assert "schedule" in session.ask("schedule/i")[0]
+    assert "operation not supported by target" in " ".join(session.ask("linux_banner?s"))  # there is no object file
+    assert session.ask("linux_banner,2/XXn")[-1].split() == [
+        f"{int.from_bytes(part, 'little'):x}" for part in (b"rsio", b"n 6.")]
 
 
 def test_walks_prints_filters_and_sums(session: Recorded, guest_61: GuestImage) -> None:
@@ -75,6 +78,30 @@ def test_walks_prints_filters_and_sums(session: Recorded, guest_61: GuestImage) 
     shown = session.ask("::walk proc p | ::print mm | ::grep .==0 | ::head -1 | ::map <p | ::print task_struct pid")
     assert shown == ["pid = 2"]
     assert session.ask("::ps ! wc -l") == [str(len(pids) + 1)]
+
+
+def test_every_way_to_write(session: Recorded) -> None:
+    before = session.ask("jiffies/J")[-1].split()[-1]
+    for letter, shown, size in (("v", "x", 1), ("w", "x", 2), ("W", "X", 4), ("Z", "J", 8)):
+        assert session.ask(f"jiffies/{letter} 7")[-1].split()[-1] == "0x7"
+        assert int(session.ask(f"jiffies/{shown}")[-1].split()[-1], 16) & ((1 << 8 * size) - 1) == 7
+    physical = int(session.ask("jiffies::vtop")[0].split()[-1], 16)
+    assert session.ask(f"{physical:x}\\W 9")[-1].split()[-1] == "0x9"
+    assert session.ask("jiffies/X")[-1].split()[-1] == "9"
+    session.ask("::undo all")
+    assert session.ask("jiffies/J")[-1].split()[-1] == before
+
+
+def test_tables_and_files(session: Recorded, tmp_path: Path) -> None:
+    pids = session.ask("::walk proc | ::select -d pid ! tail -n +2 | sort -n | head -2")
+    assert [line.strip() for line in pids] == ["1", "2"]
+    counted = session.ask("::walk proc | ::print mm | ::uniq -c | ::head -1 | ::map .")
+    assert counted == ["0"]  # most processes are kernel threads
+    commands = tmp_path / "commands"
+    commands.write_text("init_task>here\n<here::print pid comm\n")
+    assert session.ask(f"$<<{commands}") == ["pid = 0", 'comm = [ "swapper/0" ]']
+    assert session.ask("""::echo 5 ! 'cat; echo 6' | ::map .+1""") == ["6", "7"]
+    assert session.ask('init_task::printf "%s %d\\n" task_struct comm pid') == ["swapper/0 0"]
 
 
 def test_variables_dot_and_repeats(session: Recorded) -> None:
