@@ -160,6 +160,7 @@ DCMDS: dict[str, tuple[str, str, str, bool]] = {
 WALKERS: dict[str, tuple[str, str, str, bool]] = {
     "blocked": ("locks", "Walk the tasks that sleep uninterruptibly (state D), threads too", "refused", False),
     "cpu": ("containers", "Walk the run queues (struct rq) of the online CPUs", "refused", False),
+    "file": ("task", "Walk the open files of the task at the address", "required", False),
     "freemem": ("slab", "Walk the free objects of a slab cache", "required", False),
     "hlist": ("containers", "Walk the hlist_node nodes of a hash chain, from its hlist_head", "required", False),
     "holders": ("references", "Walk the objects of slabs that hold a pointer into the one that the address is in, each once", "required", False),
@@ -180,6 +181,7 @@ WALKERS: dict[str, tuple[str, str, str, bool]] = {
     "references": ("references", "Walk the places in kernel memory that hold a pointer into the object of a slab that the address is in", "required", False),
     "referents": ("references", "Walk the objects of slabs that the one at the address points into, in the order of its words, each once", "required", False),
     "running": ("locks", "Walk the tasks that are on a CPU, the idle tasks left out", "refused", False),
+    "runq": ("sched", "Walk the tasks that are runnable, CPU by CPU; from a struct rq, those of its CPU", "optional", False),
     "seg": ("containers", "Walk the mappings (vm_area_struct) of an mm_struct", "required", False),
     "stack": ("stacks", "Walk the program counters of a kernel stack, the innermost first, from a task_struct or an address on a stack", "required", False),
     "thread": ("processes", "Walk all threads; from a process, its threads", "optional", False),

@@ -1,4 +1,4 @@
-"""CPUs and what waits for them: ``::runq``, ``::cpuinfo``, ``::uptime``."""
+"""CPUs and what waits for them: ``::runq``, ``::cpuinfo``, ``::uptime``; the walker ``runq``."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from kshell.api import (
     Session,
     Warn,
     dcmd,
+    walker,
 )
 from kshell.linux import clock, cpu_facts, sched, task_details, task_rows, tasks
 from kshell.linux.printk import wall_time
@@ -60,6 +61,16 @@ def runq(
             yield Row(address, (queue.cpu, name, place.prio, place.policy, task.pid, ran, address, task.comm))
         for problem in queue.damage:
             yield Warn(problem)
+
+
+@walker("runq", yields=TASK)
+def walk_runq(session: Session, address: int | None) -> Iterator[int]:
+    """Walk the tasks that are runnable, CPU by CPU; from a struct rq, those of its CPU."""
+    for queue in sched.run_queues(session.target):
+        if address in (None, queue.address):
+            for problem in queue.damage:
+                raise problem
+            yield from (one.address for one in queue.queued)
 
 
 @dcmd("cpuinfo", columns=(

@@ -1,4 +1,4 @@
-"""One task seen from all sides: ``::task``, ``::thread``, ``::pfiles``, ``::sig``, ``::cred``."""
+"""One task seen from all sides: ``::task``, ``::thread``, ``::pfiles``, ``::sig``, ``::cred``; the walker ``file``."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from kshell.api import (
     Word,
     dcmd,
     escape,
+    walker,
 )
 from kshell.linux import creds, files, processes, signals, task_details, task_rows, tasks
 from kshell.linux.tasks import Task
@@ -186,6 +187,13 @@ def pfiles(session: Session, address: int | None, which: Annotated[str | None, W
     for one in files.open_files(session.target, found.address):
         flags = files.flag_names(one.flags) if isinstance(one.flags, int) else one.flags
         yield Row(one.file, (one.fd, one.type, one.file, one.inode, one.position, flags, one.path))
+
+
+@walker("file", yields="struct file")
+def file(session: Session, address: int) -> Iterator[int]:
+    """Walk the open files of the task at the address."""
+    for one in files.open_files(session.target, find(session, address, None).address):
+        yield one.file
 
 
 @dcmd("sig", columns=(
