@@ -16,6 +16,7 @@ from kshell.api import (
     Flag,
     KshellError,
     Memory,
+    Note,
     Number,
     Option,
     Output,
@@ -153,6 +154,8 @@ def _bytes(word: Argument) -> bytes:
 
 def _write(session: Session, memory: Memory, address: int, data: bytes, length: int | None) -> Iterator[Output]:
     entry = session.write(memory, address, data)
+    if session.dry_run:
+        yield Note("a dry run: nothing is written")
     shown = change(entry.old, entry.new, address, length, session.byteorder)
     yield Record(shown, lambda: _json(entry.number, memory.space, address, entry.old, entry.new), address)
     session.dot, session.increment = address, len(data)

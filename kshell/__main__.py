@@ -52,6 +52,8 @@ class Number(click.ParamType):  # type: ignore[type-arg, unused-ignore]
               help="Fail unless the kernel's memory can be read.")
 @click.option("-w", "write", is_flag=True, allow_from_autoenv=False,
               help="Open for writing: writes go into the target itself.")
+@click.option("--dry-run", is_flag=True, allow_from_autoenv=False,
+              help="Show what would be written, and write nothing.")
 @click.option("--cow", is_flag=True, help="Writes go to a private copy; the target stays as it is.")
 @click.option("--raw", is_flag=True, allow_from_autoenv=False, help="TARGET is raw physical memory.")
 @click.option("--phys-base", type=Number(), default=0, metavar="ADDR", allow_from_autoenv=False,
@@ -78,6 +80,7 @@ class Number(click.ParamType):  # type: ignore[type-arg, unused-ignore]
 @click.pass_obj
 def cli(
     behind: list[str] | None, commands: tuple[str, ...], script: str | None, want_kernel: bool, write: bool, cow: bool,
+    dry_run: bool,
     raw: bool, pause: bool, stay_stopped: bool, phys_base: int, map_file: str | None, parts: tuple[str, ...],
     kernel: int | None, pid: int | None, no_target: bool, json: bool, quiet: bool, stop_on_error: bool,
     no_plugins: bool, no_startup: bool, target: str | None, vmlinux: str | None,
@@ -100,6 +103,8 @@ def cli(
         target, vmlinux = (*given, None)[:2]
     if commands and script is not None:
         raise click.UsageError("-e and -f are mutually exclusive")
+    if dry_run and (write or cow):
+        raise click.UsageError("--dry-run writes nothing: -w and --cow do not go with it")
     if write and cow:
         raise click.UsageError("-w and --cow are mutually exclusive")
     if pid is not None:
@@ -118,7 +123,8 @@ def cli(
         commands=commands, script=script, mode="r+" if write else "c" if cow else "r", no_target=no_target, json=json,
         quiet=quiet, stop_on_error=stop_on_error, plugins=not no_plugins, target=target, vmlinux=vmlinux,
         raw=raw, phys_base=phys_base, map=map_file, parts=parts, kernel=kernel, arguments=arguments,
-        startup=not no_startup, pause=pause, stay_stopped=stay_stopped, want_kernel=want_kernel))
+        startup=not no_startup, pause=pause, stay_stopped=stay_stopped, want_kernel=want_kernel,
+        dry_run=dry_run))
 
 
 def main() -> None:

@@ -84,6 +84,7 @@ from kshell.registry import API_VERSION, Dcmd, Walker, dcmd, walker
 from kshell.session import Context, Session
 
 if TYPE_CHECKING:
+    from kshell import watching
     from kshell.arch.disassembler import Instruction
     from kshell.escape import escape, escape_bytes
     from kshell.events import Event
@@ -123,24 +124,26 @@ if TYPE_CHECKING:
     from kshell.value.args import piped_type, type_and_members
     from kshell.value.args import type_words as take_type
     from kshell.value.conditions import Condition
+    from kshell.value.differences import differences, frozen
 
 __all__ = [
-    "ADDRESS", "API_VERSION", "COUNT", "DECIMAL", "FORMATS", "HEX", "OCTAL", "SEARCH_LETTERS", "TEXT", "WRITE_LETTERS",
-    "Abort", "Address", "Argument", "ArrayType", "Batch", "Block", "CType", "Call", "Column", "Condition", "Context",
-    "Dcmd", "DcmdName", "Decimal", "DumpOptions", "EnumTable", "EnumType", "Event", "Expr", "Fault", "FileName", "Flag",
-    "Halted", "Instruction", "Item", "Items", "KshellError", "Many", "MemberError", "MemberName", "Memory",
-    "ModuleName", "Next", "NoProcessError", "NoUserSpaceError", "NotFoundError", "Note", "Number", "Objects", "Option",
-    "Output", "ParseError", "Pid", "PrintOptions", "Printf", "Reason", "Record", "Records", "Row", "Runner",
-    "Selection", "Session", "StructType", "Symbol", "SymbolName", "SymbolNotFoundError", "Table", "Text", "TypeLike",
-    "TypeName", "TypeNotFoundError", "UsageError", "Value", "Values", "VariableName", "Vector", "Walker", "WalkerName",
-    "Warn", "Word", "address_text", "batches", "check_condition", "control_of", "dcmd", "debugger_of", "disassembler",
-    "dump", "dump_json", "escape", "escape_bytes", "format_layout", "format_value", "load_module", "near_names",
-    "offsetof", "offsetof_text", "offsetof_value", "parse_condition", "parse_number", "pipe_value", "piped_type",
-    "read_prefix", "resolve_place", "show_base", "sizeof", "sizeof_text", "step_into", "step_out", "step_over",
-    "take_type", "tell_stop", "to_json", "type_and_members", "walker",
+    "ADDRESS", "API_VERSION", "COUNT", "DECIMAL", "FORMATS", "HEX", "OCTAL", "SEARCH_LETTERS", "TEXT",
+    "WRITE_LETTERS", "Abort", "Address", "Argument", "ArrayType", "Batch", "Block", "CType", "Call", "Column",
+    "Condition", "Context", "Dcmd", "DcmdName", "Decimal", "DumpOptions", "EnumTable", "EnumType", "Event", "Expr",
+    "Fault", "FileName", "Flag", "Halted", "Instruction", "Item", "Items", "KshellError", "Many", "MemberError",
+    "MemberName", "Memory", "ModuleName", "Next", "NoProcessError", "NoUserSpaceError", "NotFoundError", "Note",
+    "Number", "Objects", "Option", "Output", "ParseError", "Pid", "PrintOptions", "Printf", "Reason", "Record",
+    "Records", "Row", "Runner", "Selection", "Session", "StructType", "Symbol", "SymbolName", "SymbolNotFoundError",
+    "Table", "Text", "TypeLike", "TypeName", "TypeNotFoundError", "UsageError", "Value", "Values", "VariableName",
+    "Vector", "Walker", "WalkerName", "Warn", "Word", "address_text", "batches", "check_condition", "control_of",
+    "dcmd", "debugger_of", "differences", "disassembler", "dump", "dump_json", "escape", "escape_bytes",
+    "format_layout", "format_value", "frozen", "load_module", "near_names", "offsetof", "offsetof_text",
+    "offsetof_value", "parse_condition", "parse_number", "pipe_value", "piped_type", "read_prefix", "resolve_place",
+    "show_base", "sizeof", "sizeof_text", "step_into", "step_out", "step_over", "take_type", "tell_stop", "to_json",
+    "type_and_members", "walker", "watching",
 ]
 
-#: what is imported when it is first used: name -> module, or module:name
+#: what is imported when it is first used: name -> module, module:name, or "module:" for the module itself
 _LATE = {
     "CType": "kshell.types.model",
     "Condition": "kshell.value.conditions",
@@ -175,6 +178,8 @@ _LATE = {
     "step_out": "kshell.stepping",
     "step_over": "kshell.stepping",
     "tell_stop": "kshell.stepping:tell",
+    "differences": "kshell.value.differences",
+    "frozen": "kshell.value.differences",
     "disassembler": "kshell.instructions",
     "dump": "kshell.hexdump",
     "dump_json": "kshell.render",
@@ -197,6 +202,7 @@ _LATE = {
     "take_type": "kshell.value.args:type_words",
     "to_json": "kshell.printer",
     "type_and_members": "kshell.value.args",
+    "watching": "kshell.watching:",
 }
 
 
@@ -205,6 +211,7 @@ def __getattr__(name: str) -> Any:
     where = _LATE.get(name)
     if where is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, _, attribute = where.partition(":")
-    found = globals()[name] = getattr(import_module(module), attribute or name)
+    module, colon, attribute = where.partition(":")
+    loaded = import_module(module)
+    found = globals()[name] = loaded if colon and not attribute else getattr(loaded, attribute or name)
     return found

@@ -152,6 +152,8 @@ def run_statement(session: Session, statement: ast.Statement, *, string: bool) -
     if _leaves(statement):
         return (yield from _run_statement(session, statement, string=string))
     session.check()
+    if _asks_itself(statement):
+        return (yield from _run_statement(session, statement, string=string))
     with session.question():
         return (yield from _run_statement(session, statement, string=string))
 
@@ -180,6 +182,12 @@ def _leaves(statement: ast.Statement) -> bool:
     """Whether *statement* is nothing but ``::quit``, which an image that is gone must not hold up."""
     stages = () if statement.pipeline is None else statement.pipeline.stages
     return len(stages) == 1 and isinstance(stages[0], ast.DcmdCall) and stages[0].name in ("quit", "$q", "$Q", "$%")
+
+
+def _asks_itself(statement: ast.Statement) -> bool:
+    """Whether *statement* is ``::watch``: each of its rounds is a question, between which the target moves."""
+    stages = () if statement.pipeline is None else statement.pipeline.stages
+    return len(stages) == 1 and isinstance(stages[0], ast.DcmdCall) and stages[0].name == "watch"
 
 
 def _naked(

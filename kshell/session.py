@@ -6,22 +6,21 @@ Reference: mdb-language.md 5 (dot, variables, radix). Nothing is global: two ses
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Literal, NamedTuple, TextIO
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TextIO
 
 from kshell.errors import (
-    Fault,
     KshellError,
     NoProcessError,
     NotFoundError,
-    Reason,
     SymbolNotFoundError,
     UsageError,
     repr_name,
 )
 from kshell.events import Events
+from kshell.journal import JournalEntry, Writing
 from kshell.lang.numbers import show_base
-from kshell.memory.model import TOP, Memory
+from kshell.memory.model import Memory
 from kshell.options import Options
 from kshell.output import Note, Output, Warn
 from kshell.registry import Registry, Walker
@@ -49,18 +48,7 @@ class Context(NamedTuple):
     mm: int = 0
 
 
-class JournalEntry(NamedTuple):
-    """One write: what was there and what is there now."""
-
-    number: int
-    space: str
-    address: int
-    old: bytes
-    new: bytes
-    memory: Memory
-
-
-class Session:
+class Session(Writing):
     """What a dcmd gets as its first argument.
 
     :ivar dot: the current address; :ivar increment: bytes consumed by the last formatting command
@@ -107,6 +95,12 @@ class Session:
         self.report: Callable[[Note | Warn, str], None] = _discard
         #: whether shell commands may write to our own standard output themselves
         self.direct_output = False
+        #: writes to the terminal itself, for screens that are drawn over; None where there is none
+        self.screen: Callable[[str], None] | None = None
+        #: what ::snapshot kept, by name
+        self.snapshots: dict[str, list[Any]] = {}
+        #: writes are shown and not made (``--dry-run``)
+        self.dry_run = False
         #: makes the renderer for what goes to a shell command; None: plain text
         self.shell_renderer: Callable[[], Renderer] | None = None
 
@@ -155,7 +149,36 @@ class Session:
 
     def question(self) -> AbstractContextManager[None]:
         """The time of one statement: see :meth:`kshell.target.target.Target.question`."""
-        return nullcontext() if self._target is None or not self._target.live else self._target.question()
+        if self._target is None or not self._target.live:
+            return nullcontext()
+        return self._target.question() if self.context is None or not self.context.mm else self._question()
+
+    @contextmanager
+    def _question(self) -> Iterator[None]:
+        """A question with a process context in a kernel that moves: the process is looked at again first."""
+        assert self._target is not None
+        with self._target.question():
+            self._renew_context(self._target)
+            yield
+
+    def _renew_context(self, target: Target) -> None:
+        """Let the process context follow an execve(2), and end with its process."""
+        from kshell.linux import processes, tasks
+
+        context = self.context
+        if context is None or not context.mm:
+            return
+        try:
+            task = tasks.read_task(target, context.task)
+            same = task.pid == context.pid and not task.is_zombie and bool(task.mm)
+            if same and task.mm != context.mm:
+                space = processes.user_memory(target, task)
+                self.context = Context(task.pid, task.comm, space, task.address, task.mm)
+        except KshellError:
+            same = False
+        if not same:
+            self.context = None
+            self.report(Warn(f"process {context.pid} ({context.comm}) is gone: no process context any more"), "")
 
     @property
     def kernel(self) -> Memory:
@@ -397,65 +420,6 @@ class Session:
         self.options.symbol_distance = distance
         if self._target is not None:
             self._target.symbols.distance = distance
-
-    # -- writing ------------------------------------------------------------------------------------------------------
-
-    def write(self, space: Memory | str, address: int, data: bytes) -> JournalEntry:
-        """Write *data* at *address* and record it, so that it can be listed and undone.
-
-        :param space: a memory, or "kernel", "user", "physical", "virtual" (by the half of the address)
-        :raises Fault: nothing, or only ``done`` bytes, were written; what was written is recorded
-        """
-        memory = self.memory(space, address) if isinstance(space, str) else space
-        if address < 0 or address + len(data) > TOP:
-            raise Fault(address % TOP, len(data), Reason.NOT_MAPPED, space=memory.space, verb="write",
-                        detail="past the end of the address space")
-        if not memory.writable:
-            hint = "start kshell with -w to write, or with --cow to write to a private copy"
-            if self._target is not None and self._target.writable:
-                memory.read(address, len(data))  # one that this target does not have says why
-                hint = memory.why_not_writable or "it can be written by nobody; kshell --cow writes to a private copy"
-            raise Fault(address, len(data), Reason.READ_ONLY, space=memory.space, verb="write", hint=hint)
-        old = memory.read(address, len(data))
-        try:
-            memory.write(address, data)
-        except Fault as fault:
-            if fault.done:
-                self._record(memory, address, old[: fault.done], data[: fault.done])
-            raise
-        return self._record(memory, address, old, data)
-
-    def _record(self, memory: Memory, address: int, old: bytes, new: bytes) -> JournalEntry:
-        self._written += 1
-        entry = JournalEntry(self._written, memory.space, address, old, bytes(new), memory)
-        self.journal.append(entry)
-        return entry
-
-    def require_writable(self) -> None:
-        """Do nothing if the target is open for writing.
-
-        :raises KshellError: it is not
-        """
-        if not self.target.writable:
-            raise KshellError("failed to re-open target for writing: it was opened read-only",
-                              hint="start kshell with -w to write, or with --cow to write to a private copy")
-
-    def undo(self) -> JournalEntry:
-        """Put back what the last write that is not undone yet replaced; return its entry, which leaves the journal.
-
-        :raises KshellError: there is nothing to undo, or the bytes have changed since
-        """
-        if not self.journal:
-            raise KshellError("nothing to undo")
-        entry = self.journal[-1]
-        now = entry.memory.read(entry.address, len(entry.new))
-        if now != entry.new:
-            raise KshellError(
-                f"write {entry.number} at 0x{entry.address:x} cannot be undone: the memory has changed since",
-                hint=f"written {entry.new[:16].hex()}, now {now[:16].hex()}, before {entry.old[:16].hex()}")
-        entry.memory.write(entry.address, entry.old)
-        self.journal.pop()
-        return entry
 
     # -- the log, and the end -----------------------------------------------------------------------------------------
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 #: nodes after which a list is taken for damaged
 LIMIT = 1 << 22
+#: how often a list of a target that runs is followed before it is taken for damaged
+TRIES = 4
 
 
 def chase(memory: Memory, head: int, offset: int = 0, limit: int = LIMIT) -> list[int]:
@@ -28,8 +30,22 @@ def chase(memory: Memory, head: int, offset: int = 0, limit: int = LIMIT) -> lis
 
     :raises Fault: a node is not readable
     :raises FormatError: a node comes twice, or there are more than *limit*
-    Both carry the nodes seen before in the attribute ``visited``.
+    Both carry the nodes seen before in the attribute ``visited``. Where the memory moves the list is followed again
+    before that: it may have been changed under our feet.
     """
+    for left in reversed(range(TRIES if memory.moving else 1)):
+        try:
+            return _chase(memory, head, offset, limit)
+        except KshellError as error:
+            if not left:
+                if memory.moving:
+                    error.hint = f"it changes while it is read; {TRIES} tries failed; qmp: with --pause holds it still"
+                raise
+            memory.flush()
+    return []
+
+
+def _chase(memory: Memory, head: int, offset: int, limit: int) -> list[int]:
     fast = getattr(memory, "chase", None)
     if fast is not None:
         nodes: list[int] = fast(head, offset, limit)

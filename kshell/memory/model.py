@@ -77,6 +77,11 @@ class Memory(ABC):
     #: why nobody can write it, and what works instead; "" where writing was only not asked for
     why_not_writable: str = ""
 
+    @property
+    def moving(self) -> bool:
+        """Whether the bytes may change by themselves now: a target that runs."""
+        return False
+
     @abstractmethod
     def read_upto(self, address: int, size: int) -> tuple[bytes, Fault | None]:
         """Return the bytes held from *address* on without a gap, at most *size*, and the fault that ended them.

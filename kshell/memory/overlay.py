@@ -24,6 +24,10 @@ class Overlay(Memory):
         self._pages: dict[int, bytearray] = {}
         self.epoch = below.epoch  # one count for both: what was kept of either is stale after a write to either
 
+    @property
+    def moving(self) -> bool:
+        return self.below.moving
+
     def read_upto(self, address: int, size: int) -> tuple[bytes, Fault | None]:
         data, fault = self.below.read_upto(address, size)
         if self._pages and data:

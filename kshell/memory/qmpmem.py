@@ -37,6 +37,10 @@ class QmpMemory(Memory):
         self._folder: Path | None = None
         self._no_files = ""
 
+    @property
+    def moving(self) -> bool:
+        return not self._still()
+
     def read_upto(self, address: int, size: int) -> tuple[bytes, Fault | None]:
         out = bytearray()
         while len(out) < size:

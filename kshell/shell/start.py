@@ -27,6 +27,7 @@ class Request(NamedTuple):
     :ivar parts: the other files of a split dump; :ivar kernel: which of several kernels
     :ivar stay_stopped: a machine that kshell stopped is left so
     :ivar arguments: of the script; :ivar startup: obey the startup file first
+    :ivar dry_run: writes are shown and not made
     :ivar want_kernel: a target without readable kernel memory is an error
     :ivar pause: a virtual machine is stopped for each question
     """
@@ -51,6 +52,7 @@ class Request(NamedTuple):
     startup: bool = True
     pause: bool = False
     want_kernel: bool = False
+    dry_run: bool = False
 
 
 def start(request: Request) -> int:
@@ -73,6 +75,9 @@ def start(request: Request) -> int:
     if request.target is not None and ":" in request.target:
         _end_in_order()
     session.direct_output = True
+    session.dry_run = request.dry_run
+    if sys.stdout.isatty() and not request.json and os.environ.get("TERM", "dumb") != "dumb":
+        session.screen = _draw
     session.shell_renderer = JsonRenderer if request.json else None
     try:
         target = None if request.no_target else _open(request, console)
@@ -112,6 +117,11 @@ def start(request: Request) -> int:
         session.close()
         if script is not None:
             script.close()
+
+
+def _draw(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
 
 
 def _end_in_order() -> None:

@@ -78,6 +78,10 @@ class AddressSpace(Memory):
         self._linear += windows
         self._forget()
 
+    @property
+    def moving(self) -> bool:
+        return self.physical.moving
+
     def flush(self) -> None:
         """Forget translations, page tables and pages: the target has moved."""
         self.physical.flush()
