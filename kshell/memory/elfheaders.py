@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from kshell.arch.model import MACHINES, Arch, arch_of_elf
@@ -57,7 +56,6 @@ WIDE = Layout(64, EHDR, PHDR, SHDR, (2, 3, 4, 5, 6))
 NARROW = Layout(32, EHDR32, PHDR32, SHDR32, (1, 2, 3, 4, 5))
 
 
-@dataclass
 class ElfHeaders:
     """What the headers of a core say.
 
@@ -65,14 +63,13 @@ class ElfHeaders:
     :ivar missing: what of the headers is past the end of the file, in words
     """
 
-    path: str
-    size: int
-    bits: int
-    machine: int
-    arch: Arch
-    segments: list[Segment]
-    notes: list[Note] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
+    def __init__(
+        self, path: str, size: int, bits: int, machine: int, arch: Arch, segments: list[Segment],
+    ) -> None:
+        self.path, self.size, self.bits, self.machine, self.arch, self.segments = (
+            path, size, bits, machine, arch, segments)
+        self.notes: list[Note] = []
+        self.missing: list[str] = []
 
     @property
     def is_user_core(self) -> bool:

@@ -9,7 +9,6 @@ import os
 import stat
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from kshell.errors import FormatError, OpenError
@@ -23,8 +22,11 @@ LEAST_RAW = 1 << 20  # bytes from which on a file without a known magic may be r
 Progress = Callable[[str, int, int], None]
 
 
-@dataclass(frozen=True)
-class Options:
+def _nobody(what: str, done: int, total: int) -> None:
+    """Tell nobody how far work is."""
+
+
+class Options(NamedTuple):
     """What may be said of an image that cannot be seen in it.
 
     :ivar raw: it is raw physical memory, whatever it looks like
@@ -34,6 +36,7 @@ class Options:
     :ivar stay_stopped: leave a machine that was stopped so at the end
     :ivar kernel: which of several kernels in it, from 1; None is the one that the image is of
     :ivar pause: a machine that runs is stopped for each question and resumed behind it
+    :ivar progress: told of work that takes long
     """
 
     raw: bool = False
@@ -43,7 +46,7 @@ class Options:
     kernel: int | None = None
     pause: bool = False
     stay_stopped: bool = False
-    progress: Progress = field(default=lambda what, done, total: None, compare=False)
+    progress: Progress = _nobody
 
 
 class Head(NamedTuple):

@@ -77,6 +77,7 @@ class Built:
     """As much of a Target as the readers of containers ask for."""
 
     live = False
+    kind = "kernel"
 
     def __init__(self, types: Mapping[str, CType] = TYPES, info: str = "") -> None:
         self.kernel = Bytes()
