@@ -13,6 +13,7 @@ from kshell.output import Warn
 from kshell.render import JsonRenderer
 from kshell.scripts import script_arguments
 from kshell.session import Session
+from kshell.shell.interrupts import keep_interrupts
 from kshell.shell.scripted import run_file, run_startup, run_strings
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Request(NamedTuple):
 
 def start(request: Request) -> int:
     """Do what *request* asks; return the exit status."""
+    keep_interrupts()
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
