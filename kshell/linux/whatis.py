@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from kshell.linux.stack import Stack
     from kshell.target.target import Target
     from kshell.types.model import CType
+    from kshell.value import Value
 
 
 #: bytes of struct pt_regs on x86-64
@@ -214,12 +215,24 @@ def _modules(question: Question) -> Iterator[Answer]:
         for region in module.regions:
             if region.base <= question.address < region.base + region.size:
                 offset = question.address - region.base
-                text = f"in {region.kind} of module {module.name}{_section(question, module)}"
+                value = question.target.value("struct module", module.address)
+                part = _part(value, region, offset)
+                text = f"in {part} of module {module.name}{_section(question, value)}"
                 yield Answer("module", region.base, offset, text)
 
 
-def _section(question: Question, module: modules.Module) -> str:
-    value = question.target.value("struct module", module.address)
+def _part(value: Value, region: modules.Region, offset: int) -> str:
+    """Return what a byte of a module's memory is: before 6.4 text, rodata and data are one piece, ``core_layout``."""
+    if region.kind != "text" or not value.has("core_layout"):
+        return region.kind
+    layout = value["core_layout"]  # each size is that of all up to there: struct module_layout
+    for part, end in (("text", "text_size"), ("rodata", "ro_size"), ("ro_after_init", "ro_after_init_size")):
+        if offset < layout.integer(end):
+            return part
+    return "data"
+
+
+def _section(question: Question, value: Value) -> str:
     below = [s for s in modules.sections(question.target, value) if s.address <= question.address]
     return f" (section {max(below, key=lambda section: section.address).name})" if below else ""
 

@@ -274,11 +274,19 @@ class Target:
         return self.value(ctype, (symbol.address + self.percpu_base(cpu)) % (1 << 64))
 
     def cpu_numbers(self, mask: str = "online") -> list[int]:
-        """Return the numbers of the CPUs in ``__cpu_<mask>_mask``: "online", "possible" or "present"."""
-        symbol = self.symbol(f"__cpu_{mask}_mask")
-        data = self.kernel.read(symbol.address, min(max(symbol.size, 8), 1024))
-        bits = int.from_bytes(data, self.arch.byteorder)
+        """Return the numbers of the CPUs in ``__cpu_<mask>_mask``: "online", "possible" or "present".
+
+        A CPU that panic() stopped is online: stop_this_cpu() only takes it out of that mask. One that goes offline in
+        order is out of ``__cpu_active_mask`` before: sched_cpu_deactivate().
+        """
+        bits = self._cpu_bits(self.symbol(f"__cpu_{mask}_mask"))
+        active = self.symbols.get("__cpu_active_mask") if mask == "online" else None
+        if active is not None:
+            bits |= self._cpu_bits(active)
         return [number for number in range(bits.bit_length()) if bits >> number & 1]
+
+    def _cpu_bits(self, mask: Symbol) -> int:
+        return int.from_bytes(self.kernel.read(mask.address, min(max(mask.size, 8), 1024)), self.arch.byteorder)
 
     # -- user memory -----------------------------------------------------------------------------------------------
 
