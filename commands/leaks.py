@@ -17,6 +17,7 @@ from kshell.api import (
     Items,
     KshellError,
     Note,
+    NotFoundError,
     Option,
     Output,
     Record,
@@ -66,6 +67,8 @@ def findleaks(
         matches = re.compile(pattern or "").search
     except re.error as error:
         raise UsageError(f"{pattern}: {error}") from None
+    if pattern is not None and not any(matches(cache.name) for cache in slab.iter_caches(session.target)):
+        raise NotFoundError("slab cache", pattern, hint="::kmastat lists them")
     found = leaks.find_leaks(session.target)
     by_cache: dict[int, list[tuple[int, bool]]] = defaultdict(list)
     for address, cache, direct in zip(

@@ -59,6 +59,8 @@ def msgbuf(
         raise UsageError("-t shows no time: -T and -v do not go with it")
     if follow and not session.target.live:
         raise KshellError("this target does not move: only the log of a live one can be followed")
+    if last is not None and last < 0:
+        raise UsageError(f"-n {last}: a number of records is not negative")
     wanted = _filter(level, pattern)
     boot_time = clock.read_clock(session.target).boot_time if dated else None
     if verbose:

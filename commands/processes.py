@@ -149,6 +149,8 @@ def _detailed(
 
     if processes.from_proc(session.target):
         raise KshellError("-l, -m, -n, -C, -c and -A need kernel memory", hint="it cannot be read here")
+    if cpu is not None and cpu not in (possible := session.target.cpu_numbers("possible")):
+        raise KshellError(f"there is no CPU {cpu}", hint=f"there are {', '.join(map(str, possible))}")
     every = list(found)
     if cpu is not None or active:
         places = task_rows.places(session.target, every)

@@ -59,6 +59,8 @@ def kgrep(
         raise UsageError("one of -d, -m, -M, -o")
     if (size or 8) not in SIZES:
         raise UsageError(f"{size} is not 1, 2, 4 or 8 bytes")
+    if distance is not None and distance < 0:
+        raise UsageError(f"-d {distance}: words from the value upwards are found, none below it")
     target = session.target
     value, room = whatis.extent(target, address) if whole else (address, distance or 0)
     under = mask if inverse is None else ~inverse & (1 << 64) - 1

@@ -47,7 +47,9 @@ def runq(
     """
     target = session.target
     now = task_rows.moment(task_details.now, target)
+    known = []
     for queue in sched.run_queues(target):
+        known.append(queue.cpu)
         if cpu is not None and queue.cpu != cpu:
             continue
         listed = [("current", queue.current), *((one.queue, one.address) for one in queue.queued
@@ -61,6 +63,8 @@ def runq(
             yield Row(address, (queue.cpu, name, place.prio, place.policy, task.pid, ran, address, task.comm))
         for problem in queue.damage:
             yield Warn(problem)
+    if cpu is not None and cpu not in known:
+        raise KshellError(f"no run queue of a CPU {cpu}", hint=f"there are those of {', '.join(map(str, known))}")
 
 
 @walker("runq", yields=TASK)

@@ -62,7 +62,10 @@ def kmastat(
         matches = re.compile(pattern or "").search
     except re.error as error:
         raise UsageError(f"{pattern}: {error}") from None
-    every = [one for one in slab_usage.slab_usage(session.target) if one.total and matches(_name(one))]
+    usage = [one for one in slab_usage.slab_usage(session.target) if matches(_name(one))]
+    if pattern is not None and not usage:
+        raise NotFoundError("slab cache", pattern, hint="::kmastat without a pattern lists all")
+    every = [one for one in usage if one.total]
     if largest:
         every.sort(key=lambda one: -one.memory)
     if long:

@@ -28,6 +28,8 @@ KINDS = tuple((re.compile(pattern), kind) for pattern, kind in (
     (r"worker_thread|rescuer_thread|kthread_worker_fn|smpboot_thread_fn|kthread_parkme", "WORK"),
     (r"prepare_to_wait|wait_woken|do_wait_intr", "WAITQ"),
 ))
+#: the kinds, in that order
+KIND_NAMES = tuple(dict.fromkeys(kind for _, kind in KINDS))
 #: frames that are looked at; what is waited for is near the innermost one
 DEPTH = 8
 

@@ -59,7 +59,8 @@ def describe(target: Target, found: Crash, verbose: bool = False) -> dict[str, A
         facts |= _code(target, found, pc, task)
     if found.registers:
         facts["registers"] = {
-            name: _register(target, value, task, verbose) for name, value in _ordered(found.registers)}
+            name: _register(target, value, task, verbose and name != "rflags")
+            for name, value in _ordered(found.registers)}
     try:
         facts["taints"] = [f"{taint.letter} ({taint.meaning})" for taint in taints.kernel_taints(target)]
     except KshellError as error:
@@ -138,6 +139,8 @@ def _ordered(registers: Mapping[str, int]) -> Iterator[tuple[str, int]]:
 
 def _register(target: Target, value: int, task: int, verbose: bool) -> str:
     text = f"0x{value:016x}"
+    if verbose and 0 < value < faulting.NULL_REACH:
+        return text  # a number: only the address of a fault is NULL plus that
     if verbose:
         with suppress(KshellError):
             text += "".join(f"  {word}" for word in list(faulting.meaning(target, value, task))[:1])

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from kshell.errors import KshellError, UsageError
-from kshell.linux.blocked import waits_for
+from kshell.errors import KshellError, NotFoundError, UsageError
+from kshell.linux.blocked import KIND_NAMES, waits_for
+from kshell.linux.modules import find_module
 from kshell.linux.stacks import Frame, Stack, function, symbolize
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ class StackFilter:
     :param module: names; "kernel" for what is in no module
     :param kind: what is waited for, see :mod:`kshell.linux.blocked`
     :param active: leave out those that wait for work or a signal, and those without a stack
-    :raises SymbolNotFoundError: a function that the kernel does not have
+    :raises NotFoundError: a function or module that the kernel does not have
+    :raises UsageError: a kind that nothing waits for
     """
 
     def __init__(
@@ -59,6 +61,11 @@ class StackFilter:
         no_function: Sequence[str] = (), module: Sequence[str] = (), no_module: Sequence[str] = (),
         kind: Sequence[str] = (), no_kind: Sequence[str] = (), active: bool = False,
     ) -> None:
+        for word in (*module, *no_module):
+            _check_module(target, word)
+        for word in (*kind, *no_kind):
+            if word.upper() not in KIND_NAMES:
+                raise UsageError(f"nothing waits for {word}: the kinds are {', '.join(KIND_NAMES).lower()}")
         self._target = target
         self._with = [_matcher(target, evaluate, word) for word in function]
         self._without = [_matcher(target, evaluate, word) for word in no_function]
@@ -89,6 +96,18 @@ class StackFilter:
     def _module(self, frame: Frame) -> str:
         found = symbolize(self._target, frame)
         return "" if found is None else found[0].module or "kernel"
+
+
+def _check_module(target: Target, name: str) -> None:
+    """:raises NotFoundError: no module has that name"""
+    if name == "kernel":
+        return
+    try:
+        find_module(target, name)
+    except NotFoundError:
+        raise
+    except KshellError:
+        return  # the list is damaged: the module may be behind that
 
 
 def _matcher(target: Target, evaluate: Callable[[str], int], word: str) -> Callable[[Frame], bool]:
