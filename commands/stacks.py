@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Annotated, Any
 
@@ -167,6 +168,12 @@ def find(session: Session, address: int | None, cpu: int | None, kind: str = "")
     return stacks.cpu_stack(target, first)
 
 
+def check_count(word: str | None) -> None:
+    """:raises UsageError: what stands where mdb has a number of arguments is a name"""
+    if word is not None and re.fullmatch(r"-?(0[xtoi])?[0-9a-fA-F]+", word) is None:
+        raise UsageError(f"{word} is not a number of arguments", hint="a task's stack: ::pgrep NAME | ::stack")
+
+
 def owner(session: Session, stack: Stack) -> str:
     """Return whose stack it is: ``bash/1234 on CPU 1``."""
     where = "" if stack.cpu is None else f"on CPU {stack.cpu}"
@@ -208,6 +215,7 @@ def stack(
         need_lines(session)
         if detailed:
             raise UsageError("-v and -l do not go together")
+    check_count(arguments)
     found = find(session, address, cpu, str(call.type) if call.type is not None else "")
     if address is None and not call.pipe_out:
         yield Note(f"stack of {owner(session, found)}")
@@ -224,6 +232,7 @@ def stack_pointers(
     Examples:
       $C
     """
+    check_count(arguments)
     found = find(session, address, None, str(call.type) if call.type is not None else "")
     if address is None and not call.pipe_out:
         yield Note(f"stack of {owner(session, found)}")

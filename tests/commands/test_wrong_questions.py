@@ -26,6 +26,7 @@ def target(guest_null: GuestImage) -> Iterator[Target]:
     ("::stacks -m nosuch", 'no module "nosuch"'),
     ("::stacks -M virtio_blq", 'no module "virtio_blq"; did you mean "virtio_blk"'),
     ("::stacks -s mutx", "nothing waits for mutx: the kinds are mutex, rwsem"),
+    ("::stack init", "init is not a number of arguments\n        a task's stack: ::pgrep NAME | ::stack"),
     ("::msgbuf -n -3", "-n -3: a number of records is not negative"),
     ("init_task::kgrep -d -1", "-d -1: words from the value upwards"),
 ])  # fmt: skip
