@@ -11,6 +11,7 @@ import pytest
 
 from kshell.errors import KshellError
 from kshell.linux import census, memory_map, memstat, page_owner, page_types, swap, zones
+from kshell.linux.percpu import per_cpu_ptr
 from kshell.linux.tasks import iter_processes
 from kshell.target.open import open_target
 from kshell.target.target import Target
@@ -27,6 +28,30 @@ def guest(request: pytest.FixtureRequest) -> Iterator[tuple[Target, Oracle]]:
         yield target, image.oracle
 
 
+def iter_unmapped(target: Target) -> Iterator[page_owner.Page]:
+    """Yield the anonymous pages that no process maps any more and that something still holds.
+
+    The last user of a page is often a CPU's list of pages that are to go to an LRU list (mm/swap.c): 5.10 counts
+    the page as mapped no more (NR_ANON_MAPPED), and it is anonymous until it is freed.
+    """
+    types, taken = page_types.PageTypes(target), census.census(target)
+    for frame in taken.frames(census.ANONYMOUS).tolist():
+        page = page_owner.read_page(target, types, frame)
+        # a part of a compound page has no count of its own
+        if page.mapcount == 0 and next(page_owner.mapped_by(target, page), None) is None:
+            assert page.refcount > 0 and page.head == page.address
+            yield page
+
+
+def not_added(target: Target) -> int:
+    """Return by how much a counter of /proc/meminfo may be wrong: each CPU adds its part when it passes a threshold."""
+    (node,) = zones.iter_nodes(target)
+    pointer = node["per_cpu_nodestats"]
+    kind = pointer.deref().type
+    return sum(target.value(kind, per_cpu_ptr(target, pointer.integer(), cpu)).integer("stat_threshold")
+               for cpu in target.cpu_numbers("online"))
+
+
 def test_rows_add_up_and_are_what_the_kernel_counts(guest: tuple[Target, Oracle]) -> None:
     target, oracle = guest
     found = memstat.memory(target)
@@ -34,6 +59,10 @@ def test_rows_add_up_and_are_what_the_kernel_counts(guest: tuple[Target, Oracle]
     assert found.total == found.told == oracle.meminfo()["MemTotal"] >> 12
     counted = {share.name: (share.pages, share.counted) for share in found.shares if share.counted is not None}
     assert len(counted) == 7
+    unmapped = list(iter_unmapped(target))
+    assert len(unmapped) < 32 * len(target.cpu_numbers("online"))
+    pages, mapped = counted.pop("anonymous")
+    assert pages - len(unmapped) == mapped
     assert {name: pair for name, pair in counted.items() if pair[0] != pair[1]} == {}
     share = {share.name: share.pages for share in found.shares}
     slabs = share["slab, unreclaimable"] + share["large kmalloc"]
@@ -42,11 +71,12 @@ def test_rows_add_up_and_are_what_the_kernel_counts(guest: tuple[Target, Oracle]
     assert cached == zones.node_counter(target, "NR_FILE_PAGES")
     assert share["zsmalloc and balloons"] == zones.zone_counter(target, "NR_ZSPAGES")
     meminfo = oracle.meminfo()
-    # what writing the oracle does not change
-    for name, field in (("huge pages", "Hugetlb"), ("shared memory and tmpfs", "Shmem")):
-        assert share[name] == meminfo[field] >> 12
+    assert share["huge pages"] == meminfo["Hugetlb"] >> 12
+    # writing the oracle changes nothing of tmpfs, but meminfo leaves out what CPUs have counted and not added yet
+    assert share["shared memory and tmpfs"] == zones.node_counter(target, "NR_SHMEM") > 500
+    assert abs(share["shared memory and tmpfs"] - (meminfo["Shmem"] >> 12)) <= not_added(target)
     assert abs(share["kernel stacks"] - (meminfo["KernelStack"] >> 12)) <= 16
-    assert abs(share["page tables"] - (meminfo["PageTables"] >> 12)) <= 16
+    assert abs(share["page tables"] - (meminfo["PageTables"] >> 12)) <= not_added(target)
     assert share["kernel, other"] < found.total / 20
 
 

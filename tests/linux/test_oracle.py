@@ -6,7 +6,7 @@ import re
 
 from kshell.linux import arguments, clock, memory_map, mm, modules, percpu, printk, slab, tasks, uts, whatis
 from kshell.linux.tasks import Task
-from tests.linux.conftest import Guest
+from tests.linux.conftest import Guest, told_processes
 
 #: what wrote the oracle's files; its own state, memory and children are those of the moment
 OBSERVER = "collect"
@@ -31,7 +31,7 @@ def same_name(comm: str, told: str) -> bool:
 
 def test_processes(guest: Guest) -> None:
     found = by_pid(guest)
-    assert sorted(found) == guest.oracle.pids()
+    assert sorted(task.pid for task in told_processes(guest)) == guest.oracle.pids()
     for line in guest.oracle.processes():
         task = found[line.pid]
         fields = stat(guest, f"proc/{line.pid}")
@@ -52,7 +52,8 @@ def test_threads(guest: Guest) -> None:
     found = {task.pid: task for task in tasks.iter_threads(guest.target)}
     wanted = {line.pid: line for line in guest.oracle.threads()}
     assert set(wanted) <= set(found)
-    assert {task.tgid for pid, task in found.items() if pid not in wanted} <= {
+    told = {task.pid for task in told_processes(guest)}
+    assert {task.tgid for pid, task in found.items() if pid not in wanted and task.tgid in told} <= {
         line.pid for line in guest.oracle.processes() if line.state == "Z"}  # a zombie keeps no folder of threads
     for pid, line in wanted.items():
         assert found[pid].tgid == line.tgid and same_name(found[pid].comm, line.comm)
@@ -75,7 +76,8 @@ def test_current_tasks(guest: Guest) -> None:
 
 
 def test_arguments_and_environment(guest: Guest) -> None:
-    for pid, task in by_pid(guest).items():
+    for task in told_processes(guest):
+        pid = task.pid
         if task.comm == OBSERVER:
             continue
         for name, found in (("cmdline", arguments.cmdline), ("environ", arguments.environ)):

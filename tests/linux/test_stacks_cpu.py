@@ -93,7 +93,11 @@ def test_double_fault_at_the_end_of_a_stack(disaster: Callable[[str], Target]) -
     found = places(target, stack)
     assert found[:6] == on(
         "DF", "delay_tsc panic oops_end handle_stack_overflow exc_double_fault asm_exc_double_fault")
-    assert found[8:] == [*on("task", f"count_down stage disaster_write {WRITE}"), ("", "user")]
+    # where the stack ended differs from boot to boot: in snprintf() or in what that calls
+    first = found.index(("task", "count_down"))
+    assert found[6:first] == [] or (found[first - 1] == ("task", "snprintf") and first <= 12)
+    assert {where for where, _ in found[6:first]} <= {"task"}
+    assert found[first:] == [*on("task", f"count_down stage disaster_write {WRITE}"), ("", "user")]
     # where the double fault happened, the stack pointer was at the very end of the task's stack or below
     fault = next(frame for frame in stack.frames if frame.kind == "exact" and frame.regs)
     assert target.value("struct task_struct", stack.task).integer("stack") + 256 > fault.sp

@@ -11,7 +11,7 @@ from kshell.linux import cpu_facts, creds, files, sched, signals, task_details, 
 from kshell.target.open import open_target
 from tests.commands.asking import ask, objects
 from tests.guest.image import GuestImage
-from tests.linux.conftest import Guest
+from tests.linux.conftest import Guest, told_processes
 from tests.linux.test_oracle import OBSERVER, stat
 
 #: nanoseconds of a tick as /proc/PID/stat counts them: USER_HZ is 100
@@ -25,7 +25,7 @@ def status(guest: Guest, pid: int, name: str) -> str:
 
 
 def test_times_memory_and_namespaces(guest: Guest) -> None:
-    every = [task for task in tasks.iter_processes(guest.target) if task.comm != OBSERVER]
+    every = [task for task in told_processes(guest) if task.comm != OBSERVER]
     addresses = [task.address for task in every]
     now, moving = task_details.now(guest.target), 0
     own = task_details.times(guest.target, addresses)
@@ -64,7 +64,7 @@ def test_threads_add_up(guest: Guest) -> None:
 
 
 def test_signals_groups_and_capabilities(guest: Guest) -> None:
-    for task in tasks.iter_processes(guest.target):
+    for task in told_processes(guest):
         value = tasks.task_value(guest.target, task.address)
         found = signals.signals(guest.target, value)
         told = [int(status(guest, task.pid, name), 16) for name in ("SigPnd", "ShdPnd", "SigBlk", "SigIgn", "SigCgt")]
@@ -77,7 +77,7 @@ def test_signals_groups_and_capabilities(guest: Guest) -> None:
 
 def test_open_files_and_places(guest: Guest) -> None:
     checked = 0
-    for task in tasks.iter_processes(guest.target):
+    for task in told_processes(guest):
         told = dict(line.split(" -> ", 1) for line in guest.oracle.text(f"proc/{task.pid}/links").splitlines())
         value = tasks.task_value(guest.target, task.address)
         found = {str(one.fd): one.path for one in files.open_files(guest.target, task.address)}
