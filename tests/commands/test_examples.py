@@ -73,7 +73,7 @@ def test_examples_of_the_help_run(name: str, lines: list[str], guest_61: GuestIm
     with open_target(str(guest_61.elf), mode="c") as target:
         task = tasks.read_task(target, tasks.find_task(target, victim["pid"]))
         stack = target.value("struct mm_struct", task.mm).integer("start_stack")
-        given = {"812": str(victim["pid"]), "404010": f"{victim['greeting']:x}", "7ffd1000": f"{stack & -16:x}",
+        given = {"812": str(victim["pid"]), "404010": f"{victim['greeting']:x}", "7ffd1000": f"{stack & -4096:x}",
                  "ext4": "zram", "sshd": "victim", "bash": "victim", "/tmp": str(tmp_path)}
         session = Session(target, make_registry(lambda _: None, plugins=False))
         out, err = io.StringIO(), io.StringIO()
