@@ -38,7 +38,8 @@ class Module(NamedTuple):
 
     :ivar address: of its ``struct module``
     :ivar base: the first address of its text; ``size``: bytes of all its memory, as /proc/modules counts them
-    :ivar references: as /proc/modules shows them; ``used_by``: names of modules that need it
+    :ivar references: as /proc/modules shows them; ``used_by``: names of modules that need it, "?" for those
+        that cannot be read
     :ivar taints: letters, "" for none; ``version``: MODULE_VERSION or ""
     """
 
@@ -143,8 +144,11 @@ def _users(target: Target, value: Value) -> Iterator[str]:
     """Yield the names of the modules that use this one: print_unload_info()."""
     if not value.has("source_list"):  # CONFIG_MODULE_UNLOAD is off
         return
-    for use in list_for_each_entry(target, "struct module_use", value["source_list"].address, "source_list"):
-        yield use["source"].deref()["name"].string()
+    try:
+        for use in list_for_each_entry(target, "struct module_use", value["source_list"].address, "source_list"):
+            yield use["source"].deref()["name"].string()
+    except KshellError:  # pages left out of the dump, damage: the module itself is read all the same
+        yield "?"
     if value.integer("init") and not value.integer("exit"):
         yield "[permanent]"
 

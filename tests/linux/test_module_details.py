@@ -64,3 +64,14 @@ def test_a_table_that_cannot_be_read_costs_its_parameter(guest_null: GuestImage)
                 target.kernel.write(one.integer("arg"), (0xDEAD).to_bytes(8, "little"))
         found = {one.name: one.value for one in module_parameters.parameters(target, value)}
         assert isinstance(found["label"], KshellError) and found["count"] == "10000"
+
+
+def test_users_that_cannot_be_read_cost_neither_their_module_nor_the_others(guest_61: GuestImage) -> None:
+    with open_target(str(guest_61.elf), mode="c") as target:
+        whole = list(modules.iter_modules(target))
+        used = next(module for module in whole if module.used_by)
+        head = target.value("struct module", used.address)["source_list"].address
+        target.kernel.write(target.kernel.u64(head), (0xDEAD_0000).to_bytes(8, "little"))
+        found = list(modules.iter_modules(target))
+        assert [module.name for module in found] == [module.name for module in whole]
+        assert {module.name: module.used_by for module in found if "?" in module.used_by} == {used.name: ("?",)}

@@ -113,7 +113,8 @@ def test_a_busy_run_queue_is_what_the_tasks_say(guest_softlockup: GuestImage) ->
         assert [queue.running for queue in queues] == [len(queue.queued) for queue in queues]
         names = {task.address: task.comm for task in every}
         kinds = {names[one.address]: one.queue for queue in queues for one in queue.queued}
-        assert kinds["poller"] == "cfs" and kinds["migration/0"] == "stop"
+        (cpu,) = [queue.cpu for queue in queues for one in queue.queued if names[one.address] == "poller"]
+        assert kinds["poller"] == "cfs" and kinds[f"migration/{cpu}"] == "stop"
         assert int(ask(target, "::walk runq | ::print comm ! grep -c comm")) == len(told)
         rows = objects(target, "::runq")
         assert next(row["comm"] for row in rows if row["class"] == "current") == "poller"
