@@ -24,7 +24,7 @@ from kshell.api import (
     dcmd,
 )
 
-SWITCHES = ("ignoreeof", "pager", "repeatlast", "write_readback")
+SWITCHES = ("autowrap", "ignoreeof", "pager", "repeatlast", "write_readback")
 FORMAT_COLUMNS = (Column("L", 1, key="letter"), Column("DESCRIPTION"))
 LIMITS = ("array_mem_limit", "array_str_limit")
 
@@ -57,7 +57,7 @@ def set_(
 ) -> Iterator[Output]:
     """Show or change the options of the session.
 
-    -o NAME switches on, +o NAME off; array_mem_limit and array_str_limit take =NUMBER or =none.
+    -o NAME switches on, +o NAME off. autowrap breaks long lines at the page width ($w); array_mem_limit and array_str_limit take =NUMBER or =none.
 
     Examples:
       ::set

@@ -13,6 +13,7 @@ from kshell.errors import EvaluateError, KshellError, ParseError
 from kshell.escape import escape
 from kshell.output import Done, Flush, Note, Output, Warn
 from kshell.render import JsonRenderer, Renderer, TextRenderer, dump_json, error_record
+from kshell.wrap import Wrapper
 
 if TYPE_CHECKING:
     from kshell.session import Session
@@ -48,6 +49,7 @@ class Console:
         #: the width of the prompt behind which the line stands on the terminal, None when it does not
         self.shown: int | None = None
         self._said: dict[str, int] = {}
+        self._wrapper = Wrapper()
         #: takes what tells of progress off the terminal, before anything else is written
         self.wipe: Callable[[], None] = lambda: None
         session.report = self.report
@@ -72,6 +74,8 @@ class Console:
         for piece in pieces:
             self.wipe()
             self.shown = None
+            if self.session.options.autowrap and not self.json:
+                piece = self._wrapper.wrap(piece, self.session.options.width)
             self.out.write(piece)
             self.session.log(piece)
 

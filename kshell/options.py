@@ -9,6 +9,7 @@ class Options:
     def __init__(self) -> None:
         self.repeatlast = False
         self.ignoreeof = False
+        self.autowrap = False
         self.pager = True
         self.write_readback = True
         self.array_mem_limit: int | None = 32

@@ -1,0 +1,45 @@
+"""Lines broken at the page width: nothing is lost, nothing is longer, colours count for nothing."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kshell.console import Console
+from kshell.output import Text
+from kshell.session import Session
+from kshell.wrap import Wrapper
+
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+@given(st.lists(st.text("ab \n", max_size=30) | st.sampled_from(["\x1b[1m", "\x1b[0;31m"])), st.integers(1, 20))
+def test_nothing_is_lost_and_nothing_is_longer(pieces: list[str], width: int) -> None:
+    wrapper = Wrapper()
+    made = "".join(wrapper.wrap(piece, width) for piece in pieces)
+    assert all(len(line) <= width for line in COLOUR.sub("", made).split("\n"))
+    assert made.replace("\n", "") == "".join(pieces).replace("\n", "")
+    whole = COLOUR.sub("", "".join(pieces)).split("\n")
+    assert len(made.split("\n")) == sum(max(-(-len(line) // width), 1) for line in whole)
+
+
+@pytest.mark.parametrize("text, shown", [
+    ("\tab", "\tab"), ("1234567\t1", "1234567\t1"), ("123456789\t1", "123456789\n1"), ("\x1b", "\x1b"),
+])
+def test_tabs(text: str, shown: str) -> None:
+    assert Wrapper().wrap(text, 10) == shown
+
+
+def test_the_option() -> None:
+    out = io.StringIO()
+    session = Session()
+    console = Console(session, out, out)
+    session.options.width = 10
+    console.show(iter([Text("0123456789abc")]))
+    session.options.autowrap = True
+    console.show(iter([Text("0123456789abc")]))
+    assert out.getvalue() == "0123456789abc\n0123456789\nabc\n"
