@@ -57,7 +57,8 @@ def set_(
 ) -> Iterator[Output]:
     """Show or change the options of the session.
 
-    -o NAME switches on, +o NAME off. autowrap breaks long lines at the page width ($w); array_mem_limit and array_str_limit take =NUMBER or =none.
+    -o NAME switches on, +o NAME off; array_mem_limit and array_str_limit take =NUMBER or =none. autowrap breaks long
+    lines at the page width ($w).
 
     Examples:
       ::set
