@@ -122,6 +122,8 @@ class Kdump(Image):
     def facts(self) -> dict[str, str]:
         """Return the header's version, the parts, what was left out by rule, and what was erased on purpose."""
         told = {"header": f"version {self.version}"}
+        if self.header.arch_by:
+            told["architecture"] = f"{self.arch.name}, {self.header.arch_by}"
         if isinstance(self.source, FlattenedSource):
             told["flattened"] = self.source.how
         if self.header.split:

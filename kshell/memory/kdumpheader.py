@@ -26,6 +26,16 @@ MAX_SUB_BLOCKS = 1 << 20
 #: what makedumpfile's dump levels leave out, by bit
 LEVELS = {1: "pages of zeroes", 2: "page cache", 4: "page cache with private data", 8: "user memory", 16: "free pages"}
 
+#: what QEMU writes for a machine's name where it does not know its own (dump/dump.c, ELF_MACHINE_UNAME): QEMU 10 always
+NAMELESS = ("", "Unknown")
+#: what only this architecture's kernel writes into VMCOREINFO (arch_crash_save_vmcoreinfo: arch/x86/kernel/
+#: vmcore_info_64.c, arch/arm64/kernel/vmcore_info.c, arch/riscv/kernel/vmcore_info.c)
+TOLD_BY_VMCOREINFO = {
+    b"NUMBER(phys_base)=": "x86_64", b"NUMBER(kimage_voffset)=": "aarch64", b"NUMBER(va_kernel_pa_offset)=": "riscv",
+}
+#: sizeof(struct elf_prstatus), of little-endian machines
+TOLD_BY_PRSTATUS = {336: "x86_64", 392: "aarch64", 376: "riscv"}
+
 
 @dataclass
 class KdumpHeader:
@@ -37,6 +47,7 @@ class KdumpHeader:
     :ivar first: of one part of a split dump, the first frame it has pages of; ``last`` is behind the last
     :ivar bitmaps: offset of the first bitmap; ``bitmap_size`` bytes of each; ``table`` is the offset of descriptors
     :ivar damage: what is told and cannot be had
+    :ivar arch_by: what told the architecture, "" where the header names it
     """
 
     version: int
@@ -58,6 +69,7 @@ class KdumpHeader:
     notes: list[Note] = field(default_factory=list)
     erased: bytes = b""
     damage: list[str] = field(default_factory=list)
+    arch_by: str = ""
 
     @property
     def incomplete(self) -> bool:
@@ -90,7 +102,7 @@ def read_kdump_header(path: str, source: Source) -> KdumpHeader:
     if not 1 <= version <= 6:
         raise OpenError(path, f"kdump header version {version} at 0x8: versions 1 to 6 are known", kind="version")
     machine = names[260:325].split(b"\0", 1)[0].decode("ascii", "replace")
-    arch = arch_of_machine(machine or MACHINES[62])
+    arch = arch_of_machine(MACHINES[62] if machine in NAMELESS else machine)
     if block != arch.page_size or not 0 < sub_blocks < MAX_SUB_BLOCKS or bitmap_blocks == 0:
         why = (f"impossible header: pages of {block} bytes (at 0x1ac), {sub_blocks} sub-header and {bitmap_blocks} "
                "bitmap blocks (at 0x1b0)")
@@ -114,7 +126,28 @@ def read_kdump_header(path: str, source: Source) -> KdumpHeader:
         header.notes = list(iter_notes(_part(source, header, "notes", notes_at, notes_size)))
     if version >= 5:
         header.erased = _part(source, header, "erase info", erased_at, erased_size)
+    if machine in NAMELESS:
+        _find_arch(path, header, machine)
     return header
+
+
+def _find_arch(path: str, header: KdumpHeader, machine: str) -> None:
+    """Note the architecture of a dump whose header does not name it.
+
+    :raises OpenError: it is not one that kshell reads, or nothing tells it
+    """
+    lines = (header.vmcoreinfo or b"").splitlines()
+    by_info = next((name for start, name in TOLD_BY_VMCOREINFO.items()
+                    if any(line.startswith(start) for line in lines)), None)
+    by_notes = next((TOLD_BY_PRSTATUS.get(len(note.desc)) for note in header.notes
+                     if (note.name, note.type) == ("CORE", 1)), None)
+    found = by_info or by_notes
+    if found is None and machine:
+        raise OpenError(path, f"its header calls the machine {machine}, and neither VMCOREINFO nor notes of registers "
+                        "tell which it is", kind="unsupported", hint="QEMU's dump in ELF format names the machine")
+    header.arch = arch_of_machine(found or MACHINES[62])
+    by = "VMCOREINFO" if by_info else "the size of the CPUs' notes" if by_notes else ""
+    header.arch_by = f"{f'told by {by}' if by else 'taken for granted'}; the header has {machine or 'nothing'}"
 
 
 def _place_bitmaps(path: str, source: Source, header: KdumpHeader, at: int, size: int, max_mapnr: int) -> None:

@@ -25,7 +25,11 @@ from tests.memory.cores import note
 from tests.memory.test_pages import Bytes
 
 PAGE = 4096
-NAMES = b"Linux".ljust(260, b"\0") + b"x86_64".ljust(130, b"\0")
+
+
+def names(machine: bytes = b"x86_64") -> bytes:
+    return b"Linux".ljust(260, b"\0") + machine.ljust(130, b"\0")
+
 INFO = b"OSRELEASE=6.1.0\nCRASHTIME=5\n"
 GARBAGE = 0x0BAD_0BAD_0BAD
 
@@ -36,14 +40,14 @@ def page(frame: int) -> bytes:
 
 def built(
     frames: set[int], *, version: int = 6, count: int = 4096, split: tuple[int, int] | None = None, info: bytes = INFO,
-    status: int = 0, lost: int = 0, existing: set[int] | None = None,
+    status: int = 0, lost: int = 0, existing: set[int] | None = None, machine: bytes = b"x86_64", prstatus: int = 336,
 ) -> bytes:
     """Return a dump whose sub-header has garbage in what *version* does not know; *lost* pages at its end."""
     bitmaps = [bytearray(-(-count // 8 // PAGE) * PAGE) for _ in range(2)]
     for bitmap, which in zip(bitmaps, (existing or frames, frames), strict=True):
         for frame in which:
             bitmap[frame >> 3] |= 1 << (frame & 7)
-    notes = note("CORE", 1, bytes(336))
+    notes = note("CORE", 1, bytes(prstatus))
     erased = b"erase init_task.comm 16\n"
     first, last = split or (0, 0)
     known = [(0, "phys_base", 0x1000), (1, "level", 31), (2, "split", int(split is not None)),
@@ -55,8 +59,8 @@ def built(
     sub = bytearray(SUB_HEADER.pack(*values).ljust(PAGE, b"\0"))
     for at, data in ((512, info), (1024, notes), (2048, erased)):
         sub[at : at + len(data)] = data
-    head = HEADER.pack(b"KDUMP   ", version, NAMES, b"the time".ljust(16), status, PAGE, 1, 2 * len(bitmaps[0]) // PAGE,
-                       count if version < 6 else 0, 0, 0, 0, 0)
+    head = HEADER.pack(b"KDUMP   ", version, names(machine), b"the time".ljust(16), status, PAGE, 1,
+                       2 * len(bitmaps[0]) // PAGE, count if version < 6 else 0, 0, 0, 0, 0)
     here = [frame for frame in sorted(frames) if split is None or first <= frame < last]
     start = 2 * PAGE + 2 * len(bitmaps[0]) + len(here) * DESCRIPTOR.size
     rows = [DESCRIPTOR.pack(start + number * PAGE, PAGE, 0, 0) if number < len(here) - lost else bytes(24)
@@ -81,6 +85,37 @@ def test_every_header_version(tmp_path: Path, version: int) -> None:
         assert ("erased" in dump.facts()) == (version >= 5)
         with pytest.raises(Fault, match="excluded"):
             dump.read(10 * PAGE, 1)
+
+
+@pytest.mark.parametrize("info, prstatus, how", [
+    (b"OSRELEASE=6.1\nNUMBER(phys_base)=0\n", 100, "told by VMCOREINFO; the header has Unknown"),
+    (b"OSRELEASE=6.1\nX=NUMBER(kimage_voffset)=\n", 336, "told by the size of the CPUs' notes; the header has Unknown"),
+])
+def test_a_machine_without_a_name_is_told_by_what_else_is_there(
+    tmp_path: Path, info: bytes, prstatus: int, how: str,
+) -> None:
+    """QEMU 10's header says ``Unknown``."""
+    path = tmp_path / "dump"
+    path.write_bytes(built(FRAMES, machine=b"Unknown", info=info, prstatus=prstatus))
+    with open_kdump(str(path)) as dump:
+        assert dump.arch.name == "x86_64"
+        assert dump.facts()["architecture"] == f"x86_64, {how}"
+        assert dump.read(700 * PAGE, 8) == page(700)[:8]
+    path.write_bytes(built(FRAMES))
+    with open_kdump(str(path)) as dump:
+        assert "architecture" not in dump.facts()
+
+
+@pytest.mark.parametrize("info, prstatus, error", [
+    (INFO, 100, "calls the machine Unknown, and neither VMCOREINFO nor notes of registers tell"),
+    (b"NUMBER(kimage_voffset)=0x123\n", 336, "aarch64: this architecture is not supported yet"),
+    (INFO, 376, "riscv: this architecture is not supported yet"),
+])
+def test_a_machine_without_a_name_that_is_not_read(tmp_path: Path, info: bytes, prstatus: int, error: str) -> None:
+    path = tmp_path / "dump"
+    path.write_bytes(built(FRAMES, machine=b"Unknown", info=info, prstatus=prstatus))
+    with pytest.raises(OpenError, match=error):
+        open_kdump(str(path))
 
 
 def test_a_bitmap_in_a_file_counts_as_a_set_does() -> None:
@@ -129,7 +164,7 @@ def test_a_machine_of_terabytes(tmp_path: Path) -> None:
     table = 2 * PAGE + 2 * bitmap
     body = table + frames * DESCRIPTOR.size
     with path.open("wb") as file:
-        file.write(HEADER.pack(b"KDUMP   ", 6, NAMES, bytes(16), 0, PAGE, 1, 2 * bitmap // PAGE, 0xFFFF_FFFF,
+        file.write(HEADER.pack(b"KDUMP   ", 6, names(), bytes(16), 0, PAGE, 1, 2 * bitmap // PAGE, 0xFFFF_FFFF,
                                0, 0, 0, 0).ljust(PAGE, b"\0"))
         file.write(SUB_HEADER.pack(*[0] * 13, frames).ljust(PAGE, b"\0"))
         file.write(b"\xff" * bitmap)

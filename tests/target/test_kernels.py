@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -70,15 +71,15 @@ def test_what_was_found_is_kept(two: GuestImage, monkeypatch: pytest.MonkeyPatch
         assert "kernels" in target.findings and not words
 
 
-@pytest.mark.parametrize("registers, how", [(True, "CR3 of CPU 1"), (False, "the looks of their top table")])
+@pytest.mark.parametrize("registers, how", [(True, "CR3 of CPU [01]"), (False, "the looks of their top table")])
 def test_the_dead_one_is_found_without_vmcoreinfo_too(
     two: GuestImage, tmp_path: Path, registers: bool, how: str
 ) -> None:
-    """CPU 0 runs the crash kernel, CPU 1 was halted in the dead one."""
+    """One CPU runs the crash kernel (the one that panicked), the other was halted in the dead one."""
     bare = strip(two.elf, tmp_path / "bare", registers=registers)
     words: set[str] = set()
     with open_target(str(bare), options=Options(progress=lambda what, done, total: words.add(what))) as target:
         assert "victim" in {task.comm for task in iter_processes(target)}
-        assert how in target.findings["kernel"]
+        assert re.search(how, target.findings["kernel"])
         assert "1: 6.1" in target.findings["kernels"] and "2 (this one)" in target.findings["kernels"]
     assert words == {"looking for the kernel", *(() if registers else ("looking for page tables",))}
