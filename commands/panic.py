@@ -26,7 +26,7 @@ def panic(
     """
     found = crash.read_crash(session.target)
     if not found.happened:
-        yield Note("this kernel did not panic, and its log tells of no failure")
+        yield Note(found.nothing)
         for problem in found.problems:
             yield Note(problem)
         return

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from kshell.errors import KshellError
 from kshell.linux import oops, printk
 from kshell.linux.cpus import panicking_cpu
+from kshell.linux.kernel import require_kernel
 from kshell.linux.oops import Event, Printed
 from kshell.linux.stacks import Stack, cpu_stack, symbolize
 from kshell.linux.tasks import Task, read_task
@@ -47,6 +48,8 @@ ENTRIES = {
 PROTECTION, WRITE, USER, RESERVED, EXECUTE = 1, 2, 4, 8, 16
 #: a fault below this is a member of a structure at NULL
 NULL_REACH = 0x1_0000
+#: before the problem that the log cannot be read
+LOG = "log: "
 #: a function so often in one stack has called itself
 RECURSION = 8
 
@@ -86,15 +89,27 @@ class Crash(NamedTuple):
         """Whether anything failed at all."""
         return bool(self.reason) or self.failure is not None or self.cpu is not None
 
+    @property
+    def nothing(self) -> str:
+        """What is to be said where nothing failed, or nothing that is known of."""
+        if any(problem.startswith(LOG) for problem in self.problems):
+            return "no CPU says that it panicked, and the log that might tell more cannot be read"
+        return "this kernel did not panic, and its log tells of no failure"
+
 
 def read_crash(target: Target) -> Crash:
-    """Return why the kernel of *target* died; of one that lives, what its log complains about."""
+    """Return why the kernel of *target* died; of one that lives, what its log complains about.
+
+    :raises KshellError: the target is no kernel
+    """
+    if target.kind != "kernel":
+        require_kernel(target)
     problems: list[str] = []
     records: list[printk.Record] = []
     try:
         records.extend(printk.iter_records(target))
     except KshellError as error:
-        problems.append(f"log: {error}")
+        problems.append(f"{LOG}{error}")
     found = oops.events(records)
     failure = oops.first_failure(found)
     log = oops.printed(target, records, failure) if failure is not None else None

@@ -27,7 +27,7 @@ from kshell.linux import (
     uts,
 )
 from kshell.linux.cpus import cpu_states
-from kshell.linux.kernel import build_id
+from kshell.linux.kernel import build_id, require_kernel
 from kshell.linux.pid_table import all_threads
 from kshell.linux.stacks import cpu_stack, stacks
 from kshell.linux.tasks import LETTERS, Task, read_task
@@ -168,6 +168,8 @@ class Triage:
 
     def _verdict(self) -> tuple[dict[str, Any], list[str]]:
         found = list(self._findings())
+        if not self.crash.happened and self.crash.problems:
+            found.insert(0, f"not looked at ({self.crash.problems[0]})")
         lines = found or ["nothing stands out: no panic, no failure in the log, no deadlock, no suspect of a leak"]
         return {"findings": found}, [escape(line) for line in lines]
 
@@ -236,7 +238,7 @@ class Triage:
 
     def _panic(self) -> tuple[dict[str, Any], list[str]]:
         if not self.crash.happened:
-            return {}, ["none: the kernel did not panic, and its log tells of no failure"]
+            return {}, [f"none: {self.crash.nothing}"]
         facts = crash_report.describe(self.target, self.crash)
         return facts, list(crash_report.lines(facts))
 
@@ -377,7 +379,12 @@ def told(ask: Callable[[], object]) -> object:
 
 
 def triage(target: Target) -> Iterator[Section]:
-    """Yield the sections of the first look at *target*."""
+    """Yield the sections of the first look at *target*.
+
+    :raises KshellError: the target is no kernel
+    """
+    if target.kind != "kernel":
+        require_kernel(target)
     yield from Triage(target).sections()
 
 

@@ -101,6 +101,28 @@ def test_every_damage_costs_its_section_only(guest_null: GuestImage) -> None:
         assert rows["modules"]["problem"] and "problem" not in rows["tasks"]
 
 
+def test_a_log_that_cannot_be_read_tells_of_no_peace(guest_leak: GuestImage) -> None:
+    with open_target(str(guest_leak.elf), mode="c") as target:
+        assert ask(target, "::panic") == "this kernel did not panic, and its log tells of no failure\n"
+        target.kernel.write(target.symbol("prb").address, (0x10).to_bytes(8, "little"))
+        shown = ask(target, "::panic")
+        assert shown.startswith("no CPU says that it panicked, and the log that might tell more cannot be read\nlog: ")
+        sections = {section.name: section for section in triage(target)}
+        assert sections["verdict"].facts["findings"][0].startswith("not looked at (log: ")
+        assert sections["panic"].lines[0].startswith("none: no CPU says that it panicked")
+
+
+@pytest.mark.parametrize("line", ["::triage", "::panic"])
+def test_a_process_has_no_panic(line: str) -> None:
+    with subprocess.Popen(["sleep", "60"]) as child:
+        try:
+            with open_target(f"pid:{child.pid}") as target:
+                shown = ask(target, line)
+        finally:
+            child.kill()
+    assert f"{line}: there is no kernel here: the target is a process" in shown and "did not panic" not in shown
+
+
 def test_a_broken_list_of_tasks(guest_null: GuestImage) -> None:
     with open_target(str(guest_null.elf), mode="c") as target:
         whole = len(list(tasks.iter_threads(target)))
