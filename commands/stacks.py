@@ -311,6 +311,7 @@ def all_stacks(
       ::stacks -t 'sleeper' -a
     """
     target = session.target
+    require_kernel(target)
     if source:
         need_lines(session)
     wanted = _wanted(session, address, values)

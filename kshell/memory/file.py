@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -54,13 +55,17 @@ def open_file(path: str, mode: str = "r") -> int:
     :raises OpenError: it is not there, or may not be read or written
     """
     try:
-        return os.open(path, (os.O_RDWR if mode == "r+" else os.O_RDONLY) | os.O_CLOEXEC)
+        descriptor = os.open(path, (os.O_RDWR if mode == "r+" else os.O_RDONLY) | os.O_CLOEXEC)
     except OSError as error:
         denied = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
         kind = "missing" if error.errno == errno.ENOENT else "permission" if denied else "format"
         verb = "opened for writing" if mode == "r+" else "opened"
         hint = "--cow keeps writes in memory instead" if denied and mode == "r+" else None
         raise OpenError(path, f"cannot be {verb}: {error.strerror}", kind=kind, hint=hint) from error
+    if stat.S_ISDIR(os.fstat(descriptor).st_mode):  # some file systems, as tmpfs, tell it later in other words
+        os.close(descriptor)
+        raise OpenError(path, "is a directory", kind="format")
+    return descriptor
 
 
 class FileMemory(Memory):

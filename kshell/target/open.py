@@ -18,7 +18,7 @@ from kshell.target.target import Cpu, Target
 from kshell.target.vmcoreinfo import Vmcoreinfo
 
 MODES = ("r", "r+", "c")
-ET_CORE = 4
+OBJECTS = (1, 2, 3)  # e_type of object files, executables and shared objects
 PLAIN = Options()
 #: what stands in front of a colon for what is no file
 TRANSPORTS = ("gdb", "qmp", "ram", "pid")
@@ -106,8 +106,7 @@ def _open_process(place: str, mode: str, options: Options) -> Target:
 
 
 def _open_file(path: str, mode: str, options: Options, beside: str | None) -> Target:
-    kind = _elf_type(look_at(path).data) if not options.raw else None
-    if kind is not None and kind != ET_CORE:
+    if not options.raw and _elf_type(look_at(path).data) in OBJECTS:
         from kshell.target.objectfile import open_object
 
         return open_object(path, mode)

@@ -8,7 +8,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from kshell.errors import Fault, KshellError, OpenError, Reason, SymbolNotFoundE
 from kshell.memory.elfcore import EHDR, PHDR
 from kshell.target.open import open_target
 from kshell.target.target import Target
+from kshell.target.user import UserTarget
 from tests.memory.cores import Load, core, note
 from tests.target import tiny
 from tests.target.conftest import Guest
@@ -34,6 +35,13 @@ def no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KSHELL_CACHE", "off")
 
 
+def _mappings(target: Target) -> Iterable[tuple[object, ...]]:
+    """Return what is mapped; a flipped bit makes a program of a dump, which has no page tables."""
+    if isinstance(target, UserTarget):
+        return target.facts.mappings()
+    return target.kernel.mappings()  # type: ignore[attr-defined,no-any-return]
+
+
 QUESTIONS: tuple[Callable[[Target], object], ...] = (
     lambda t: t.kernel.read(tiny.START + tiny.GREETING, 12),
     lambda t: t.physical.read(tiny.GREETING, 12),
@@ -43,8 +51,8 @@ QUESTIONS: tuple[Callable[[Target], object], ...] = (
     lambda t: t.object("init_task")["comm"].string(),
     lambda t: t.type("struct task_struct").size,
     lambda t: list(islice(t.types.names(), 100)),
-    lambda t: [tuple(m) for m in islice(t.kernel.mappings(), 1000)],  # type: ignore[attr-defined]
-    lambda t: t.kernel.chase(tiny.TASKS),  # type: ignore[attr-defined]
+    lambda t: [tuple(m) for m in islice(_mappings(t), 1000)],
+    lambda t: t.kernel.chase(tiny.TASKS) if t.kind == "kernel" else None,  # type: ignore[attr-defined]
     lambda t: [row.tobytes() for row, ok in zip(*t.kernel.gather([tiny.START + tiny.GREETING], 12), strict=True) if ok],
     lambda t: [tuple(c) for c in t.cpus],
     lambda t: t.description,
@@ -294,9 +302,9 @@ def test_excluded_pages_stay_apart_from_the_rest(tmp_path: Path) -> None:
     (core([], ident=b"\x02\x02\x01"), "wordsize", "big-endian"),
     (core([], machine=183), "unsupported", "aarch64"),
     (core([], machine=0x1234), "unsupported", "4660"),
-    (core([], kind=2), "format", "not a core"),
+    (core([], kind=0), "format", "not a core"),
+    (core([], kind=0xFE00), "format", "not a core"),
     (core([Load(0, b"x")]), "symbols", "without VMCOREINFO"),
-    (core([Load(0, b"x")], note("CORE", 1, bytes(336)) + note("CORE", 6, bytes(32))), "format", "user process"),
 ])
 def test_foreign_files_are_named(tmp_path: Path, data: bytes, kind: str, words: str) -> None:
     path = tmp_path / "file"
@@ -305,6 +313,19 @@ def test_foreign_files_are_named(tmp_path: Path, data: bytes, kind: str, words: 
         open_target(str(path))
     assert caught.value.kind == kind and words in str(caught.value), str(caught.value)
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("data, kind", [
+    (core([], kind=1), "file"), (core([Load(0, b"x")], kind=2), "file"), (core([Load(0, b"x")], kind=3), "file"),
+    (core([Load(0, b"x")], note("CORE", 1, bytes(336)) + note("CORE", 6, bytes(32))), "core"),
+])
+def test_other_elf_files_are_not_taken_for_kernels(tmp_path: Path, data: bytes, kind: str) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(data)
+    with open_target(str(path)) as target:
+        assert target.kind == kind
+    answers = soon(path)
+    assert answers is not None and not any(isinstance(answer, int) for answer in answers)
 
 
 def test_what_is_no_file(tmp_path: Path) -> None:
