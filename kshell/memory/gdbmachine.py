@@ -55,7 +55,6 @@ class GdbMachine:
             self.packet = min(max(int(self._features.get("PacketSize", "400"), 16), SMALLEST_PACKET), LARGEST_PACKET)
         except ValueError:
             self.packet = 1024
-        # since QEMU 8.1 (758370052fb6 "gdbstub: only send stop-reply packets when allowed to") it is silent here
         told = any(packet[:1] in (b"T", b"S") for packet in connection.stops)
         connection.stops.clear()
         self.no_resume = "vCont" not in self._ask("vCont?")
@@ -68,7 +67,7 @@ class GdbMachine:
         self.threads = self._read_threads()
         self.description = self._describe()
         self.version = self._version()
-        self.found_running: bool | None = True if told else None if self.version >= (8, 1) else False
+        self.found_running = True if told else self._ran()
         self._chunk = self._largest_read()
 
     def _shake_hands(self) -> dict[str, str]:
@@ -113,6 +112,17 @@ class GdbMachine:
         """Return QEMU's version, (0, 0) when the stub has no monitor."""
         found = re.search(r"(\d+)\.(\d+)", self.monitor("info version"))
         return (int(found[1]), int(found[2])) if found else (0, 0)
+
+    def _ran(self) -> bool | None:
+        """Whether it ran before we came, of a machine that sent no stop reply as we came; None: that is not told.
+
+        Since QEMU 8.1 (758370052fb6 "gdbstub: only send stop-reply packets when allowed to") none is sent. The stop
+        that our coming causes is a plain "paused"; one that stood already keeps its own state (gdbstub/system.c:
+        gdb_chr_event, system/cpus.c: vm_stop): not yet started (-S), at a breakpoint, its kernel dead, an I/O error.
+        """
+        if self.version < (8, 1):
+            return False
+        return False if re.search(r"VM status: paused \(", self.monitor("info status")) else None
 
     def monitor(self, line: str) -> str:
         """Return what QEMU's monitor says to *line*; "" where there is none."""

@@ -263,6 +263,9 @@ def _target(path: str, machine: GdbMachine, control: GdbControl, mode: str) -> T
         raise OpenError(path, "no Linux kernel is found by the page tables of its CPUs", kind="symbols",
                         hint="perhaps it is still booting, or in its firmware")
     memory.set_ram(ram_of_kernel(target))
+    if machine.found_running is None and control.found_running:
+        target.findings["found"] = (f"QEMU {version} does not tell whether it ran: it runs when kshell goes, unless "
+                                    "--stay-stopped is given")
     target.findings["machine"] = f"{target.description}, by {control.transport}"
     target.settled()
     return target

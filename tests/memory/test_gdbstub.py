@@ -73,6 +73,27 @@ def test_a_stub_that_obeys() -> None:
         machine.connection.close()
 
 
+@pytest.mark.parametrize("version, said, ran", [
+    (b"10.0.13", b"paused", None), (b"10.0.13", b"paused (debug)", False), (b"8.1.0", b"paused (prelaunch)", False),
+    (b"8.1.0", b"nothing that is known", None), (b"8.0.5", b"paused", False),
+])
+def test_what_tells_whether_it_ran(version: bytes, said: bytes, ran: bool | None) -> None:
+    """QEMU 8.1 and later send no stop reply to one who connects; what they say of the state tells some of it."""
+    says = {b"info version": version + b" (Debian)", b"info status": b"VM status: " + said}
+
+    def behave(talk: Talk) -> None:
+        while (packet := talk.hear()) is not None:
+            if packet.startswith(b"qRcmd,"):
+                talk.send(b"+" + frame(b"O" + says[bytes.fromhex(packet[6:].decode())].hex().encode()) + frame(b"OK"))
+            else:
+                talk.send(b"+" + frame(qemu(packet)))
+
+    with stub(behave) as place:
+        machine = GdbMachine(connect(place))
+        assert machine.found_running is ran
+        machine.connection.close()
+
+
 def test_pages_are_asked_for_once_until_the_machine_moves() -> None:
     talks: list[Talk] = []
 

@@ -14,7 +14,8 @@ import pytest
 
 from kshell.errors import Fault, OpenError, Reason
 from kshell.linux.tasks import iter_processes
-from kshell.memory.gdbstub import Connection
+from kshell.memory.gdbmachine import GdbMachine
+from kshell.memory.gdbstub import Connection, dial
 from kshell.target.open import open_target
 from kshell.target.target import Target
 from tests.guest.oracle import Oracle
@@ -170,18 +171,42 @@ def test_writes_need_to_be_asked_for(live_guest: RunningGuest) -> None:
 
 
 def test_a_machine_that_was_stopped_is_left_stopped(live_guest: RunningGuest) -> None:
+    """QEMU tells of one that was stopped by ``stop`` until 8.0; from 8.1 on it is taken to have run, which is said."""
+    qemu = live_guest.command("query-version")["qemu"]
+    tells = (qemu["major"], qemu["minor"]) < (8, 1)
     live_guest.command("stop")
     try:
         with open_target(place(live_guest)) as target, target.question():
             assert target.kernel.u64(target.symbol("jiffies").address)
-        assert status(live_guest) == "paused"
-        kshell(live_guest, "-e", "::ps")
+            assert ("does not tell whether it ran" in target.findings.get("found", "")) != tells
+        assert status(live_guest) == ("paused" if tells else "running")
+        live_guest.command("stop")
+        kshell(live_guest, *(() if tells else ("--stay-stopped",)), "-e", "::ps")
         assert status(live_guest) == "paused"
     finally:
         live_guest.command("cont")
     kshell(live_guest, "--stay-stopped", "-e", "::stop")
     try:
         assert status(live_guest) == "paused"
+    finally:
+        live_guest.command("cont")
+    assert status(live_guest) == "running"
+
+
+def test_one_that_stands_at_a_step_is_left_there(live_guest: RunningGuest) -> None:
+    """Every QEMU tells that it did not run: its state is not that of one that our coming has stopped."""
+    machine = GdbMachine(Connection(place(live_guest), dial(str(live_guest.gdb_socket))))
+    machine.resume(0)
+    assert machine.wait(10)
+    machine.connection.close()
+    try:
+        assert status(live_guest) == "debug"
+        with open_target(place(live_guest)) as target, target.question():
+            assert target.kernel.u64(target.symbol("jiffies").address)
+            assert "found" not in target.findings
+        assert status(live_guest) == "debug"
+        kshell(live_guest, "-e", "::ps")
+        assert status(live_guest) == "debug"
     finally:
         live_guest.command("cont")
     assert status(live_guest) == "running"
