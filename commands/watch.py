@@ -23,7 +23,7 @@ def watch(
     its own: a machine opened with --pause runs in between.
 
     Examples:
-      ::watch '::ps | ::print state comm'
+      ::watch '::ps | ::print comm utime'
       ::watch -n 0.5 -c 10 jiffies/J
     """
     try:

@@ -74,7 +74,9 @@ def test_examples_of_the_help_run(name: str, lines: list[str], guest_61: GuestIm
         task = tasks.read_task(target, tasks.find_task(target, victim["pid"]))
         stack = target.value("struct mm_struct", task.mm).integer("start_stack")
         given = {"812": str(victim["pid"]), "404010": f"{victim['greeting']:x}", "7ffd1000": f"{stack & -4096:x}",
-                 "ext4": "zram", "sshd": "victim", "bash": "victim", "/tmp": str(tmp_path)}
+                 "ext4": "zram", "sshd": "victim", "bash": "victim", "/tmp": str(tmp_path),
+                 "ffffffff82000000": f"{target.symbol('_stext').address:x}",  # KASLR puts it anywhere
+                 "::watch '": "::watch -n 0.1 -c 2 '", "-n 0.5 -c 10": "-n 0.1 -c 2"}  # they go on for long otherwise
         session = Session(target, make_registry(lambda _: None, plugins=False))
         out, err = io.StringIO(), io.StringIO()
         console = Console(session, out, err, quiet=True)  # without notes
