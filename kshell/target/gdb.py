@@ -228,6 +228,8 @@ def open_gdb(place: str, mode: str = "r", *, stay_stopped: bool = False) -> Targ
         except StubError as error:
             guard.abandon()  # the stub may take the connection later, and stop the machine for it
             raise OpenError("", str(error), kind="missing", hint=error.hint) from error
+        if stay_stopped and machine.found_running is None:
+            machine.found_running = False  # whoever asks for this must be able to have it never run
         control = GdbControl(machine, guard)
     except BaseException:
         _let_go(connection)
