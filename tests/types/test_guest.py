@@ -16,6 +16,7 @@ from kshell.types.btf_index import DATASEC, DECL_TAG, VAR
 from kshell.types.kallsyms import Kallsyms, load_kallsyms
 from kshell.types.model import EnumType, StructType
 from kshell.types.names import SymbolIndex, TypeIndex
+from tests.guest.cache import cache_root
 from tests.guest.image import GuestImage
 
 pytest_plugins = ["tests.guest.fixtures"]
@@ -87,6 +88,7 @@ class Dump(Memory):
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep these tests out of the user's cache, and let later ones profit from earlier ones."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KSHELL_GUEST_CACHE", str(cache_root()))  # or guests would be built there
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
 
