@@ -13,10 +13,10 @@ from kshell.errors import EvaluateError, KshellError, ParseError
 from kshell.escape import escape
 from kshell.output import Done, Flush, Note, Output, Warn
 from kshell.render import JsonRenderer, Renderer, TextRenderer, dump_json, error_record
-from kshell.wrap import Wrapper
 
 if TYPE_CHECKING:
     from kshell.session import Session
+    from kshell.wrap import Wrapper
 
 
 _LONGEST = 2000  # characters of a message
@@ -49,7 +49,7 @@ class Console:
         #: the width of the prompt behind which the line stands on the terminal, None when it does not
         self.shown: int | None = None
         self._said: dict[str, int] = {}
-        self._wrapper = Wrapper()
+        self._wrapper: Wrapper | None = None
         #: takes what tells of progress off the terminal, before anything else is written
         self.wipe: Callable[[], None] = lambda: None
         session.report = self.report
@@ -75,9 +75,17 @@ class Console:
             self.wipe()
             self.shown = None
             if self.session.options.autowrap and not self.json:
-                piece = self._wrapper.wrap(piece, self.session.options.width)
+                piece = self._wrapped(piece)
             self.out.write(piece)
             self.session.log(piece)
+
+    def _wrapped(self, piece: str) -> str:
+        """Return *piece* with its lines broken at the page width (``::set -o autowrap``)."""
+        if self._wrapper is None:
+            from kshell.wrap import Wrapper
+
+            self._wrapper = Wrapper()
+        return self._wrapper.wrap(piece, self.session.options.width)
 
     # -- errors -------------------------------------------------------------------------------------------------------
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import _thread
-import signal
 import sys
-import threading
 import time
 
 #: until a lost interrupt is sent again, in seconds
@@ -27,6 +25,9 @@ def keep_interrupts() -> None:
 
 def _again() -> None:
     """Send the interrupt again when the main thread has left the place where nothing can be raised."""
+    import signal
+    import threading
+
     time.sleep(DELAY)
     main = threading.main_thread().ident
     if main is not None:
