@@ -1,6 +1,8 @@
 # Shared by the scripts in this folder: finds a Python, makes the virtual environment, tells what it does.
 # Sourced, not run. The caller has set $top to the checkout.
 
+export DEBIAN_FRONTEND=noninteractive  # apt-get may have to install something, and nobody is asked
+
 say() { printf '%s\n' "== $*" >&2; }
 die() { printf '%s\n' "$0: $*" >&2; exit 1; }
 
