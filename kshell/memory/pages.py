@@ -1,8 +1,9 @@
 """The pages of a kdump-compressed dump by number: found by their descriptors, decompressed, some of them kept.
 
-One page at a time for random reads, with an LRU bounded in bytes; a run of pages straight into the reader's buffer,
-with several threads where the codec is slow. A reader that goes through pages in order is noticed, and more and more of
-them are decompressed at once. makedumpfile: diskdump_mod.h, ``struct page_desc``.
+One page at a time for random reads, with an LRU bounded in bytes; a run of pages straight into the reader's buffer. A
+reader that goes through pages in order is noticed, and more and more of them are decompressed at once. Threads would
+gain nothing: a page is done in microseconds, in which another thread has not even woken up. makedumpfile:
+diskdump_mod.h, ``struct page_desc``.
 """
 
 from __future__ import annotations
@@ -13,17 +14,20 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from kshell.errors import FormatError, Reason
-from kshell.memory.codecs import CODEC_BITS, CODECS, INCOMPLETE, SLOW, Decoder, decoder_of
+from kshell.memory.codecs import CODEC_BITS, CODECS, INCOMPLETE, Decoder, decoder_of
 from kshell.memory.source import Source
-from kshell.memory.threads import spread
 
 DESCRIPTOR = struct.Struct("<qIIQ")
 CACHE_BYTES = 24 << 20
-JOB = 64  # pages for one turn of a thread
+JOB = 64  # pages read and decompressed at once
 TABLE = 128  # descriptors read at once
 TABLES = 256  # such pieces of the table kept
 FIRST_AHEAD, MOST_AHEAD = 4, 256
+SHARED = 64  # pages kept of which there are many in a dump
 MANY = 16  # pages asked for at once from which on they are worth a look as a run
+
+
+Row = tuple[int, ...]  # a descriptor as it is
 
 
 class PageError(FormatError):
@@ -56,6 +60,7 @@ class Pages:
         self._kept: OrderedDict[int, bytes] = OrderedDict()
         self._most = max(keep // size, 1)
         self._tables: OrderedDict[int, bytes] = OrderedDict()
+        self._shared: dict[Row, bytes] = {}
         self._decoders: dict[int, Decoder] = {}
         self._next, self._ahead = -1, FIRST_AHEAD
 
@@ -167,74 +172,62 @@ class Pages:
         Returns how many pages were filled, and why it stopped before the end. Bytes behind that hold no answer.
         """
         count = len(out) // self.size
-        jobs = [(number + at, out[at * self.size : min(at + JOB, count) * self.size]) for at in range(0, count, JOB)]
-        done, failed = 0, None
-        slow = len(jobs) > 1 and self._is_slow(number)
-        for filled, error in spread(self._fill_job, jobs) if slow else map(self._fill_job, jobs):
-            if failed is None:
-                done += filled
-                failed = error
-        return done, failed
+        for at in range(0, count, JOB):
+            job = out[at * self.size : min(at + JOB, count) * self.size]
+            done, failed = self._fill_job(number + at, job)
+            if failed is not None:
+                return at + done, failed
+        return count, None
 
-    def _is_slow(self, number: int) -> bool:
-        return any(found.flags & CODEC_BITS in SLOW for found in self.descriptors(number, MANY))
-
-    def _fill_job(self, job: tuple[int, memoryview]) -> tuple[int, PageError | None]:
-        number, out = job
-        rows = list(self.descriptors(number, len(out) // self.size))
-        done = self._fill_near(rows, out)
-        if done is not None:
-            return done, None
-        for at in range(len(out) // self.size):  # one by one, up to the first that cannot be had
+    def _fill_job(self, number: int, out: memoryview) -> tuple[int, PageError | None]:
+        count = len(out) // self.size
+        data = self._pread(count * DESCRIPTOR.size, self.table + number * DESCRIPTOR.size)
+        rows = list(DESCRIPTOR.iter_unpack(data[: len(data) - len(data) % DESCRIPTOR.size]))
+        if len(rows) == count and self._fill_near(rows, out):
+            return count, None
+        for at in range(count):  # one by one, up to the first that cannot be had
             try:
                 if at >= len(rows):
                     raise PageError("its descriptor is past the end of the file", Reason.TRUNCATED)
-                self._decode(self._checked(rows[at]), out[at * self.size : (at + 1) * self.size])
+                self._decode(self._checked(Descriptor(*rows[at])), out[at * self.size : (at + 1) * self.size])
             except PageError as error:
                 return at, error
-        return len(out) // self.size, None
+        return count, None
 
-    def _fill_near(self, rows: Sequence[Descriptor], out: memoryview) -> int | None:
-        """Fill *out* with one read of the file when its pages lie together in it; None when they do not."""
-        size = self.size
-        if not rows or len(rows) * size < len(out):
-            return None
+    def _fill_near(self, rows: Sequence[Row], out: memoryview) -> bool:
+        """Fill *out* with one read of the file, when its pages lie together in it; False when they do not."""
+        size, shared = self.size, self._shared
         offsets, sizes, flags, _ = zip(*rows, strict=True)
-        near = rows
         if max(sizes) > size or min(sizes) == 0 or min(offsets) <= 0 or any(flag & INCOMPLETE for flag in set(flags)):
-            return None
-        # pages that are all the same, as those of zeroes, lie once in the file, and far from their neighbours
-        shared: dict[Descriptor, bytes] = {}
+            return False
         low, high = min(offsets), max(map(int.__add__, offsets, sizes))
         if high - low > 2 * len(rows) * size:
-            times: dict[Descriptor, int] = {}
-            for row in rows:
+            # pages that are all the same, as those of zeroes, lie once in the file, and far from their neighbours
+            near = [row for row in rows if row not in shared]
+            times: dict[Row, int] = {}
+            for row in near:
                 times[row] = times.get(row, 0) + 1
-            shared = {row: b"" for row, number in times.items() if number > 1}
-            near = [row for row in rows if row not in shared] or [rows[0]]
-            low, high = min(row.offset for row in near), max(row.offset + row.size for row in near)
+            for row, number in times.items():
+                if number > 1 and not self._share(row):
+                    return False
+            near = [row for row in near if row not in shared] or [rows[0]]
+            low, high = min(row[0] for row in near), max(row[0] + row[1] for row in near)
             if high - low > 2 * len(rows) * size:
-                return None
+                return False
         try:
             data = self._pread(high - low, low)
-        except PageError:
-            return None
-        if len(data) < high - low:
-            return None
-        at = 0
-        try:
+            if len(data) < high - low:
+                return False
             decoders = {flag: self._decoder(flag & CODEC_BITS) if flag & CODEC_BITS else None for flag in set(flags)}
+            at = 0
             for row in rows:
-                offset, length, flag, _ = row
                 page = out[at : at + size]
                 at += size
-                if shared and row in shared:
-                    if not shared[row]:
-                        self._decode(row, page)
-                        shared[row] = bytes(page)
-                    else:
-                        page[:] = shared[row]
+                known = shared.get(row)
+                if known is not None:
+                    page[:] = known
                     continue
+                offset, length, flag, _ = row
                 decoder = decoders[flag]
                 piece = data[offset - low : offset - low + length]
                 if decoder is None:
@@ -242,19 +235,29 @@ class Pages:
                 else:
                     decoder(piece, page)
         except Exception:  # whatever a codec raises: the slow way finds out which page it is
-            return None
-        return len(rows)
+            return False
+        return True
+
+    def _share(self, row: Row) -> bool:
+        """Keep the page of *row*, which others are too; False when it cannot be had."""
+        page = bytearray(self.size)
+        try:
+            self._decode(self._checked(Descriptor(*row)), memoryview(page))
+        except PageError:
+            return False
+        if len(self._shared) >= SHARED:
+            self._shared.clear()
+        self._shared[row] = bytes(page)
+        return True
 
     def prefetch(self, numbers: Iterable[int]) -> None:
         """Keep these pages, where they are many and can be had: somebody reads them next."""
         wanted = sorted({number for number in numbers if number not in self._kept})[: self._most]
         if len(wanted) < MANY:
             return
-        jobs = [wanted[at : at + JOB] for at in range(0, len(wanted), JOB)]
-        for job, pages in zip(jobs, spread(self._try_load, jobs), strict=True):
-            for number, page in zip(job, pages, strict=True):
-                if page is not None:
-                    self._keep(number, page)
+        for number, page in zip(wanted, self._try_load(wanted), strict=True):
+            if page is not None:
+                self._keep(number, page)
 
     def _try_load(self, numbers: Sequence[int]) -> list[bytes | None]:
         found: list[bytes | None] = []

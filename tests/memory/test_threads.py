@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from kshell.memory import threads
-from kshell.memory.threads import spread, stream
+from kshell.memory.threads import stream
 
 
 @pytest.fixture(autouse=True, params=[1, 2, 5])
@@ -27,14 +27,12 @@ def fails_at_7(number: int) -> int:
 
 
 def test_results_are_in_order() -> None:
-    assert spread(square, range(1000)) == [n * n for n in range(1000)] == list(stream(square, range(1000)))
-    assert spread(square, []) == [] == list(stream(square, []))
+    assert list(stream(square, range(1000))) == [n * n for n in range(1000)]
+    assert list(stream(square, [])) == []
 
 
 def test_a_failure_is_the_callers_and_ends_the_others() -> None:
     before = threading.active_count()
-    with pytest.raises(ValueError, match="seven"):
-        spread(fails_at_7, range(100_000))
     with pytest.raises(ValueError, match="seven"):
         list(stream(fails_at_7, range(100)))
     assert threading.active_count() == before
