@@ -110,6 +110,8 @@ class Console:
         self._said[place + key] = self._said.get(place + key, 0) + 1
         if self._said[place + key] > 1:
             return
+        if isinstance(problem, ParseError) and not problem.hint:
+            problem.hint = _foreign(problem)
         if self.json:
             self._say(dump_json(error_record(problem, where, place)))
             return
@@ -163,3 +165,11 @@ class Console:
         self.err.write(text)
         self.err.flush()
         self.session.log(text)
+
+
+def _foreign(error: ParseError) -> str | None:
+    """Return what to type here, if the line of *error* is a command of crash, gdb or drgn."""
+    from kshell.foreign import hint_for
+
+    head = max(error.text.rfind(mark, 0, error.start) for mark in "\n;") + 1
+    return hint_for(error.text[head : head + _SHOWN])

@@ -271,6 +271,9 @@ class Session(Writing):
                 told = getattr(self._target, "findings", {}).get("symbols", "")
                 if told.startswith("none"):
                     raise KshellError(f"unknown symbol name; symbols: {told}")
+                head, _, members = name.partition(".")
+                if members and self._target.symbols.get(head) is not None:
+                    raise KshellError("unknown symbol name", hint=f"a member is printed with {head}::print {members}")
                 self._target.symbol(name)
         except SymbolNotFoundError as error:
             return error.near

@@ -25,6 +25,7 @@ STOREYS = {
     "kshell.page": 6, "kshell.partial": 6, "kshell.printer": 6,
     "kshell.output": 6, "kshell.watching": 6, "kshell.journal": 6,
     "kshell.batches": 6, "kshell.render": 6, "kshell.wrap": 6, "kshell.console": 6, "kshell.bugs": 6,
+    "kshell.foreign": 6,
     "kshell.builtin": 6, "kshell.execution": 6, "kshell.options": 6, "kshell.events": 6, "kshell.running": 6,
     "kshell.stepping": 6,
     "kshell.loader": 6, "kshell.scripts": 6, "kshell.index": 6, "kshell.instructions": 6,
