@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import struct
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from kshell.kvm.backend import Backend
 from kshell.kvm.errors import OpenError
 from kshell.kvm.handle import Kvm
 from kshell.kvm.symbols import check_namelist
+from kshell.target.formats import Options, is_raw
 
 if TYPE_CHECKING:
     from kshell.target.target import Target
@@ -29,7 +31,10 @@ MACHINES = ("qmp", "ram", "gdb")
 StrPath = str | os.PathLike[str]
 
 
-def open(target: StrPath | Target | None = None, namelist: StrPath | None = None, mode: str = "r") -> Kvm:
+def open(
+    target: StrPath | Target | None = None, namelist: StrPath | None = None, mode: str = "r", *, raw: bool = False,
+    phys_base: int = 0, map: StrPath | None = None, parts: Sequence[StrPath] = (), kernel: int | None = None,
+) -> Kvm:
     """Open a dump, or the running system, and return a handle.
 
     :param target: path of a vmcore; a virtual machine (``qmp:SOCKET``, ``gdb:PLACE``, ``ram:FILE``); None for the
@@ -37,21 +42,34 @@ def open(target: StrPath | Target | None = None, namelist: StrPath | None = None
         its mode then, and closing leaves it open
     :param namelist: a vmlinux or System.map of the same kernel; None: the dump's own symbols
     :param mode: "r" read only, "r+" writes go into the target, "c" writes are kept in memory
+    :param raw: the file is raw physical memory, whatever it looks like
+    :param phys_base: of raw memory, the physical address of its first byte
+    :param map: of raw memory, a file that tells which runs it has, as /proc/iomem does
+    :param parts: the other files of a split dump, where they are not beside it
+    :param kernel: which of several kernels in it, from 1; None is the one that the image is of
     :raises OpenError: with ``kind`` and ``filename``
     """
     if mode not in MODES:
         raise ValueError(f"mode is one of {', '.join(MODES)}, not {mode!r}")
+    options = Options(raw=bool(raw), phys_base=phys_base, map=None if map is None else _text(map),
+                      parts=tuple(_text(part) for part in parts), kernel=kernel)
+    said = options != Options()
     if target is not None and not isinstance(target, str | os.PathLike):
+        if said:
+            raise TypeError("raw, phys_base, map, parts and kernel are about a file that is opened, not a Target")
         return Kvm(_over(target))
     path = None if target is None else _text(target)
     names = None if namelist is None else _text(namelist)
+    if said and path in (None, KCORE):
+        raise ValueError("raw, phys_base, map, parts and kernel are about a dump, not the running system")
     try:
         if path is not None and path.partition(":")[0] not in MACHINES:
             _look(path)
-            _check_version(path)
+            if not is_raw(options):
+                _check_version(path)
         if names is not None:
             check_namelist(names)
-        return Kvm(_live(path, names, mode) if path in (None, KCORE) else _image(path or "", names, mode))
+        return Kvm(_live(path, names, mode) if path in (None, KCORE) else _image(path or "", names, mode, options))
     except errors.OpenError as error:
         raise _explained(error, path) from error
     except OSError as error:
@@ -109,11 +127,11 @@ def _live(path: str | None, namelist: str | None, mode: str) -> Backend:
     return backend
 
 
-def _image(path: str, namelist: str | None, mode: str) -> Backend:
+def _image(path: str, namelist: str | None, mode: str, options: Options) -> Backend:
     from kshell.kvm.backend_image import ImageBackend
     from kshell.target.open import open_target
 
-    target = open_target(path, namelist, mode)
+    target = open_target(path, namelist, mode, options)
     if target.kind != "kernel":
         target.close()
         raise OpenError(path, f"{_shown(path)} is not a kernel core file: it is {target.description}", kind="format")

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 FORMATS = ("kdump", "elf", "raw", "lime")
 CODECS = ("zlib", "lzo", "snappy", "zstd", "none")
-TAKES_VALUE = ("--to", "-c", "--codec", "-d", "--level")
-OPTIONS = (*TAKES_VALUE, "--force", "-q", "--quiet")
+TAKES_VALUE = ("--to", "-c", "--codec", "-d", "--level", "--phys-base", "--map", "--part", "--kernel")
+OPTIONS = (*TAKES_VALUE, "--force", "-q", "--quiet", "--raw")
 
 _EPILOG = """\b
 Levels, as makedumpfile's -d; a sum of:
@@ -32,6 +32,7 @@ Examples:
   kshell convert vmcore small                 kdump-compressed with zlib
   kshell convert -c zstd -d 31 vmcore small   only what the kernel itself uses
   kshell convert --to elf small vmcore.elf    an ELF core, for other tools
+  kshell convert --map iomem mem.dd vmcore    of raw memory with holes
 
 A dump whose name is convert is opened by kshell ./convert.
 """
@@ -59,6 +60,13 @@ def wants_conversion(words: Sequence[str]) -> bool:
     return operands >= 2
 
 
+def _address(text: str) -> int:
+    try:
+        return int(text, 16)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is no address (hexadecimal)") from None
+
+
 @click.command(context_settings={"help_option_names": ["-h", "--help"]}, epilog=_EPILOG)
 @click.option("--to", type=click.Choice(FORMATS), default="kdump", show_default=True, help="The format of OUT.")
 @click.option("-c", "--codec", type=click.Choice(CODECS), default="zlib", show_default=True,
@@ -67,22 +75,35 @@ def wants_conversion(words: Sequence[str]) -> bool:
               help="Leave out pages; see below.")
 @click.option("--force", is_flag=True, help="Write over OUT when it is there.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress and no summary.")
+@click.option("--raw", is_flag=True, help="IN is raw physical memory.")
+@click.option("--phys-base", type=_address, default="0", metavar="ADDR",
+              help="Of raw memory: the physical address of its first byte.")
+@click.option("--map", "map_file", metavar="FILE", help="Of raw memory: which runs it has, as in /proc/iomem.")
+@click.option("--part", "parts", multiple=True, metavar="FILE",
+              help="Another part of the split dump that IN is one of; those beside it are found.")
+@click.option("--kernel", type=click.IntRange(min=1), metavar="N",
+              help="Of several kernels in IN: the one whose VMCOREINFO goes along, and whose pages -d judges.")
 @click.argument("source", metavar="IN")
 @click.argument("output", metavar="OUT")
-def command(to: str, codec: str, level: int, force: bool, quiet: bool, source: str, output: str) -> int:
+def command(
+    to: str, codec: str, level: int, force: bool, quiet: bool, raw: bool, phys_base: int, map_file: str | None,
+    parts: tuple[str, ...], kernel: int | None, source: str, output: str,
+) -> int:
     """Write the memory in the image IN to OUT, in another format or with less in it.
 
     OUT appears when it is complete; when the conversion ends early nothing is left. What IN does not hold stays absent:
     in raw and LiME images, and in the pages at the edges of RAM, as zeroes, which is told.
     """
     from kshell.linux.convert import convert
+    from kshell.target.formats import Options
     from kshell.target.open import open_target
 
     bar = Bar(shown=not quiet and sys.stderr.isatty())
+    options = Options(raw=raw, phys_base=phys_base, map=map_file, parts=parts, kernel=kernel, progress=bar.show)
     before = [(number, signal.signal(number, _end)) for number in (signal.SIGTERM, signal.SIGHUP)]
     start = time.monotonic()
     try:
-        with open_target(source) as target:
+        with open_target(source, options=options) as target:
             done = convert(target, output, to=to, codec=codec, level=level, force=force, progress=bar.show)
     except KshellError as error:
         bar.clear()

@@ -201,6 +201,11 @@ FORMATS: tuple[Format, ...] = (
 RAW = Format("raw physical memory", lambda head: head.size >= LEAST_RAW and head.size % PAGE == 0, _raw)
 
 
+def is_raw(options: Options) -> bool:
+    """Whether it is said that an image is raw memory."""
+    return options.raw or options.map is not None or options.phys_base != 0
+
+
 def recognise(head: Head) -> Format | None:
     """Return the first format whose sign *head* has, raw memory last; None when there is none."""
     return next((format for format in (*FORMATS, RAW) if format.is_it(head)), None)
@@ -212,9 +217,7 @@ def open_image(path: str, mode: str, options: Options) -> tuple[Image, Format]:
     :raises OpenError: it is not there or may not be read; it is of no known format, of one that is not read, or damaged
     """
     head = look_at(path)
-    if options.raw or options.map is not None or options.phys_base:
-        return _raw(path, mode, options), RAW
-    found = recognise(head)
+    found = RAW if is_raw(options) else recognise(head)
     if not head.data:
         raise OpenError(path, "the file is empty: it has no header", kind="header")
     if found is None:
@@ -223,6 +226,8 @@ def open_image(path: str, mode: str, options: Options) -> tuple[Image, Format]:
     if found.open is None:
         raise OpenError(path, f"{found.name}: recognised, but not read by kshell", kind="unsupported",
                         hint=found.hint or None)
+    if options.parts and found.open not in (_kdump, _flattened):
+        raise OpenError(path, f"{found.name}: no part of a split dump, and other parts are named", kind="format")
     return found.open(path, mode, options), found
 
 

@@ -12,7 +12,7 @@ from kshell.memory.image import Image
 from kshell.memory.model import Memory
 from kshell.memory.overlay import Overlay
 from kshell.target.cpus import read_cpus
-from kshell.target.formats import RAW, Options, look_at, open_image
+from kshell.target.formats import RAW, Options, is_raw, look_at, open_image
 from kshell.target.kernels import Survey
 from kshell.target.target import Cpu, Target
 from kshell.target.vmcoreinfo import Vmcoreinfo
@@ -53,6 +53,8 @@ def _open(path: str | None, vmlinux: str | None, mode: str, options: Options) ->
         return open_running_system(mode)
     transport, colon, place = path.partition(":")
     if colon and transport in TRANSPORTS:
+        if is_raw(options) or options.parts or options.kernel is not None:
+            raise OpenError(path, "raw memory, its map, parts of a dump and its kernels are of a file", kind="format")
         target = _open_machine(transport, place, mode, options)
     elif options.pause:
         raise OpenError(path, "it does not run: there is nothing to pause", kind="unsupported")
@@ -106,7 +108,7 @@ def _open_process(place: str, mode: str, options: Options) -> Target:
 
 
 def _open_file(path: str, mode: str, options: Options, beside: str | None) -> Target:
-    if not options.raw and _elf_type(look_at(path).data) in OBJECTS:
+    if not is_raw(options) and _elf_type(look_at(path).data) in OBJECTS:
         from kshell.target.objectfile import open_object
 
         return open_object(path, mode)
@@ -122,7 +124,7 @@ def _open_file(path: str, mode: str, options: Options, beside: str | None) -> Ta
         try:
             return _target_of(image, path, mode, options)
         except OpenError as error:
-            if format is RAW and not options.raw and error.kind == "symbols":
+            if format is RAW and not is_raw(options) and error.kind == "symbols":
                 raise _not_raw(path) from error
             raise
     except BaseException:

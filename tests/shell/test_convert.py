@@ -19,6 +19,7 @@ from tests.shell.test_batch import KSHELL, run
     ("in out", True), ("-d 31 in out", True), ("in -c zstd out --force", True), ("--help", True), ("-- in out", True),
     ("in out more", True), ("", False), ("vmlinux", False), ("-e ::ps", False), ("-d 31 in", False), ("-", False),
     ("--to=elf in out", True), ("-q in", False),
+    ("--raw --map m in out", True), ("--part a --part b in out", True), ("--kernel 2 vmlinux", False),
     ("-d31 -czstd in out", True), ("-e ::ps vmlinux more", False), ("-f script vmlinux -- 1", False)])
 def test_the_word_is_a_command_only_with_two_operands(words: str, wanted: bool) -> None:
     assert wants_conversion(words.split()) is wanted
