@@ -82,6 +82,10 @@ def feed_shell(session: Session, escape: ast.ShellEscape, outputs: Iterator[Outp
                     rest = rest[child.stdin.write(rest):]
         except BrokenPipeError:
             _close(outputs)
+        except SystemExit:  # SIGTERM: a machine that stands for this command is not to wait for the child's end
+            _close_pipe(child.stdin)
+            _end(child)
+            raise
         finally:
             _close_pipe(child.stdin)
             _wait(child)

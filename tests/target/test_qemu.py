@@ -225,7 +225,7 @@ def test_stopped_and_left(live_guest: RunningGuest) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_killed_in_a_question(live_guest: RunningGuest, number: signal.Signals) -> None:
-    command = [sys.executable, "-m", "kshell", "-q", "--pause", "-e", "::status ! echo up; sleep 30"]
+    command = [sys.executable, "-m", "kshell", "-q", "--pause", "-e", "::status ! 'echo up; sleep 30'"]
     child = subprocess.Popen([*command, place(live_guest, "qmp")], stdout=subprocess.PIPE, start_new_session=True,
                              preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL))  # nohup ignores it
     try:
