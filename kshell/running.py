@@ -276,9 +276,7 @@ class Runner:
     # -- modules ---------------------------------------------------------------------------------------------------
 
     def _module_loads(self, cpu: Cpu) -> Iterator[Output]:
-        """A module is about to be initialised: its symbols join, and events that waited for it get their address."""
-        from kshell.target.modules import module_symbols
-
+        """A module is about to be initialised: its symbols are there, and events that waited get their address."""
         target = self.session.target
         try:
             module = target.value("struct module", cpu.registers["rdi"])  # do_init_module(struct module *mod)
@@ -286,7 +284,6 @@ class Runner:
             waiting = [event for event in self._waiting() if event.place.rpartition("`")[0].replace("-", "_") == name]
             if not waiting:
                 return
-            target.symbols.add(module_symbols(module))
             for event in waiting:
                 event.address = resolve(self.session, event.place)
                 yield Note(f"{name} is being loaded: {event.describe()} is at {event.address or 0:x}")

@@ -102,7 +102,7 @@ def _add_windows(target: Target, symbols: SymbolIndex) -> None:
 
 def _make_symbols(target: Target) -> SymbolIndex:
     """Read kallsyms; a damaged table costs the symbols, not the target."""
-    index = SymbolIndex([], more=lambda: modules.symbol_sources(target))
+    index = SymbolIndex([], more=modules.symbol_sources(target))
     assert target.vmcoreinfo is not None
     how = "kallsyms in the image"
     try:
@@ -145,7 +145,7 @@ def _tell_cache(target: Target) -> None:
 
 def _make_types(target: Target) -> TypeIndex:
     """Read the kernel's BTF; a damaged one costs the types, not the target."""
-    index = TypeIndex([], more=lambda: modules.type_sources(target))
+    index = TypeIndex([], more=modules.type_sources(target))
     try:
         index.add(read_btf(target))
         target.findings["types"] = "BTF in the image"

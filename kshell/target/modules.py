@@ -6,8 +6,9 @@ A live module's ``btf_data`` is NULL (607c543f939d), so its parsed BTF is found 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from kshell.errors import FormatError, KshellError
 from kshell.types.btf import Btf
@@ -16,7 +17,8 @@ from kshell.value import Value
 
 if TYPE_CHECKING:
     from kshell.target.target import Target
-    from kshell.types.model import SymbolSource
+
+_T = TypeVar("_T")
 
 MAX_MODULES = 1 << 16
 MAX_TABLE = 64 << 20
@@ -40,20 +42,82 @@ def iter_modules(target: Target) -> Iterator[Value]:
     return iter_list(target, target.symbol("modules").address, "struct module", "list")
 
 
-def symbol_sources(target: Target) -> Iterator[SymbolSource]:
-    """Yield the symbols of each module; what cannot be read is left out and told in the findings."""
-    broken: list[str] = []
-    count = 0
-    try:
-        for module in iter_modules(target):
+class Roster(Generic[_T]):
+    """What was read of each member of a kernel's list, kept for as long as that is the same one.
+
+    Whether the list is still the same is one look at its links and at what tells one of its structures from another.
+
+    :param head: the symbol of the list; *type* is its structures' with the list_head in *link*
+    :param marks: members that tell whether a structure is the same one, the last of them behind all others
+    :param read: gives what is wanted of a structure
+    """
+
+    def __init__(
+        self, target: Target, head: str, type: str, link: str, marks: tuple[str, ...], read: Callable[[Value], _T],
+    ) -> None:
+        self._target, self._head, self._type, self._link = target, head, type, link
+        self._marks, self._read = marks, read
+        self._seen: list[bytes | None] = []
+        self._kept: dict[tuple[int, tuple[bytes, ...]], _T | None] = {}
+        #: what could not be read, and why
+        self.broken: list[str] = []
+
+    def __call__(self) -> list[_T]:
+        """Return it of each structure that is on the list now; what cannot be read is told by :attr:`broken`."""
+        try:
+            if not self._seen or self._look([address for address, _ in self._kept]) != self._seen:
+                self._renew()
+        except KshellError as error:
+            self._seen, self._kept, self.broken = [], {}, [str(error)]
+        return [found for found in self._kept.values() if found is not None]
+
+    def _renew(self) -> None:
+        target = self._target
+        entries = {entry.address: entry for entry in
+                   iter_list(target, target.symbol(self._head).address, self._type, self._link)}
+        seen, before = self._look(list(entries)), self._kept
+        self._seen, self._kept, self.broken = seen, {}, []
+        for entry, data in zip(entries.values(), seen[1:], strict=True):
+            spans = [(entry[mark].address - entry.address, entry[mark].size) for mark in self._marks]
+            key = entry.address, tuple((data or b"")[at : at + size] for at, size in spans)
+            self._kept[key] = None
             try:
-                yield module_symbols(module)
-                count += 1
+                found = before.get(key)
+                self._kept[key] = self._read(entry) if found is None else found
             except KshellError as error:
-                broken.append(f"{module['name'].string()}: {error}")
+                self.broken.append(str(error))
+
+    def _look(self, addresses: list[int]) -> list[bytes | None]:
+        """Return the head of the list, and each structure's bytes as far as they matter."""
+        memory = self._target.kernel
+        ctype = self._target.type(self._type)
+        last = Value(self._target, ctype, 0)[self._marks[-1]]
+        head: bytes | None = memory.read(self._target.symbol(self._head).address, 16)
+        return [head, *memory.read_many(addresses, last.address + last.size)]
+
+
+def symbol_sources(target: Target) -> Callable[[], list[ModuleSymbols]]:
+    """Return what gives the symbols of each module; what cannot be read is left out and told in the findings."""
+    # a module's symbols are others once it is initialised: those of its init sections go
+    roster = Roster(target, "modules", "struct module", "list", ("state", "name"), _named_symbols)
+
+    def sources() -> list[ModuleSymbols]:
+        found = roster()
+        target.findings["modules"] = f"symbols of {len(found)} modules" + _without(roster.broken)
+        return found
+
+    return sources
+
+
+def _without(broken: list[str]) -> str:
+    return f"; without {'; '.join(broken)}" if broken else ""
+
+
+def _named_symbols(module: Value) -> ModuleSymbols:
+    try:
+        return module_symbols(module)
     except KshellError as error:
-        broken.append(str(error))
-    target.findings["modules"] = f"symbols of {count} modules" + (f"; without {'; '.join(broken)}" if broken else "")
+        raise FormatError(f"{module['name'].string()}: {error}") from error
 
 
 def module_symbols(module: Value) -> ModuleSymbols:
@@ -82,26 +146,25 @@ def module_symbols(module: Value) -> ModuleSymbols:
     return ModuleSymbols(module["name"].string(), symtab, strtab, letters)
 
 
-def type_sources(target: Target) -> Iterator[tuple[Btf, str]]:
-    """Yield (BTF, module name) of each module that has split BTF."""
-    head = target.symbols.get("btf_modules")
+def type_sources(target: Target) -> Callable[[], list[tuple[Btf, str]]]:
+    """Return what gives (BTF, module name) of each module that has split BTF."""
+    roster = Roster(target, "btf_modules", "struct btf_module", "list", ("btf", "module"), partial(_btf_of, target))
+
+    def sources() -> list[tuple[Btf, str]]:
+        if target.symbols.get("btf_modules") is None or not isinstance(target.types.base, Btf):
+            return []
+        found = roster()
+        target.findings["module types"] = f"BTF of {len(found)} modules" + _without(roster.broken)
+        return found
+
+    return sources
+
+
+def _btf_of(target: Target, entry: Value) -> tuple[Btf, str]:
+    btf = entry["btf"].deref()
+    size = btf["data_size"].integer()
+    if not 0 < size <= MAX_TABLE:
+        raise FormatError(f"impossible BTF size {size}")
     base = target.types.base
-    if head is None or not isinstance(base, Btf):
-        return
-    broken: list[str] = []
-    count = 0
-    try:
-        for entry in iter_list(target, head.address, "struct btf_module", "list"):
-            try:
-                btf = entry["btf"].deref()
-                size = btf["data_size"].integer()
-                if not 0 < size <= MAX_TABLE:
-                    raise FormatError(f"impossible BTF size {size}")
-                name = entry["module"].deref()["name"].string()
-                yield Btf(entry.space.read(btf["data"].integer(), size), base), name
-                count += 1
-            except KshellError as error:
-                broken.append(str(error))
-    except KshellError as error:
-        broken.append(str(error))
-    target.findings["module types"] = f"BTF of {count} modules" + (f"; without {'; '.join(broken)}" if broken else "")
+    assert isinstance(base, Btf)
+    return Btf(entry.space.read(btf["data"].integer(), size), base), entry["module"].deref()["name"].string()

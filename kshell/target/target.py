@@ -140,9 +140,12 @@ class Target:
         self._known = -1 if self.control is None else self.control.moment
 
     def forget(self) -> None:
-        """Forget what was kept of the memory: it may have changed by itself. Symbols and types stay."""
+        """Forget what was kept of the memory: it may have changed by itself. Symbols and types of the kernel stay."""
         for memory in (self.kernel, self.physical):
             memory.flush()
+        for index in (self._symbols, self._types):
+            if index is not None:
+                index.renew()
         self._spaces.clear()
         self._moment = -1
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from kshell.errors import SymbolNotFoundError, TypeNotFoundError
 from kshell.types.known import known_type
@@ -43,6 +43,35 @@ SPELLINGS = {
 }
 
 
+_T = TypeVar("_T")
+
+
+class Later(Generic[_T]):
+    """What is joined when it is first needed, and looked at again when it may have changed.
+
+    :param find: gives all of it each time, quickly where nothing has changed
+    :ivar found: what has been joined so far; another list when it is another
+    :ivar joined: whether it is all there is, as far as is known
+    """
+
+    def __init__(self, find: Callable[[], Iterable[_T]] | None) -> None:
+        self._find = find
+        self.found: list[_T] = []
+        self.joined = find is None
+
+    def renew(self) -> None:
+        """Have it looked at again when it is next needed."""
+        self.joined = self._find is None
+
+    def __call__(self) -> list[_T]:
+        if not self.joined and self._find is not None:
+            self.joined = True  # who looks for it may need names, which are those known so far
+            found = list(self._find())
+            if found != self.found:
+                self.found = found
+        return self.found
+
+
 class SymbolIndex:
     """The symbols of several sources: the kernel's first, then its modules', joined when first needed."""
 
@@ -50,9 +79,9 @@ class SymbolIndex:
         self, sources: Sequence[SymbolSource], more: Callable[[], Iterable[SymbolSource]] | None = None
     ) -> None:
         self.sources: list[SymbolSource] = list(sources)
-        self._more = more
+        self._more = Later(more)
         self._private: PrivateSymbols | None = None
-        self._low = -1, 0
+        self._low: tuple[list[SymbolSource], list[SymbolSource], int] = [], [], 0
         #: 0: a symbol covers its size ("smart"); else the bytes behind its beginning that carry its name
         self.distance = 0
 
@@ -70,19 +99,13 @@ class SymbolIndex:
         """Add a source, behind the others or before them."""
         self.sources.insert(0 if first else len(self.sources), source)
 
-    def _join(self) -> bool:
-        """Add the sources that were left for later; False when there are none."""
-        more, self._more = self._more, None
-        if more is None:
-            return False
-        self.sources += list(more())
-        return True
+    def renew(self) -> None:
+        """Take note that other modules may be loaded by now: they are looked at when a name is not the kernel's."""
+        self._more.renew()
 
     def _all(self) -> Iterator[SymbolSource]:
         yield from self.sources
-        count = len(self.sources)
-        if self._join():
-            yield from self.sources[count:]
+        yield from self._more()
 
     def get(self, name: str, module: str | None = None) -> Symbol | None:
         """Return the symbol *name*, of *module* when given, else of the kernel before the modules; or None."""
@@ -116,7 +139,7 @@ class SymbolIndex:
         if private:
             own = None if self._private is None else self._private.at(address)
             return None if own is None else (own, address - own.address)
-        if self._more is None and address < self._lowest():
+        if self._more.joined and address < self._lowest():
             return None
         if self.distance:
             return self._near(address)
@@ -137,17 +160,18 @@ class SymbolIndex:
         """Return an address below which no symbol lies; pointers into the direct map need not be looked up."""
         if self._private is not None and len(self._private):
             return 0
-        if self._low[0] != len(self.sources):
+        sources, more, lowest = self._low
+        if sources != self.sources or more is not self._more.found:
             # a source that does not tell may have symbols anywhere
-            starts = [getattr(source, "lowest", int)() for source in self.sources]
-            self._low = len(self.sources), min(starts, default=0)
-        return self._low[1]
+            lowest = min((getattr(source, "lowest", int)() for source in [*self.sources, *self._more.found]), default=0)
+            self._low = self.sources.copy(), self._more.found, lowest
+        return lowest
 
     def near(self, name: str, limit: int = 3) -> list[str]:
         """Return names that look like *name*, for "did you mean"."""
         for cut in (max(len(name) - 3, 3), 3, 2):
             rough: list[str] = []
-            for source in self.sources:
+            for source in [*self.sources, *self._more.found]:
                 rough += source.starting(name[:cut], 4000)
             found = near_names(name, rough, limit)
             if found:
@@ -176,7 +200,7 @@ class TypeIndex:
         self, sources: Sequence[TypeSource], more: Callable[[], Iterable[tuple[TypeSource, str]]] | None = None
     ) -> None:
         self.sources: list[tuple[TypeSource, str | None]] = [(source, None) for source in sources]
-        self._more = more
+        self._more: Later[tuple[TypeSource, str | None]] = Later(more)
         self._found: dict[str, CType] = {}
         self._declared: Declared | None = None
         #: sources that are asked after all others, such as the DWARF of a vmlinux: looking through them takes long
@@ -210,15 +234,19 @@ class TypeIndex:
         return self.sources[0][0] if self.sources else None
 
     def __len__(self) -> int:
-        return len(self.sources) + len(self._last)
+        return len(self.sources) + len(self._more.found) + len(self._last)
+
+    def renew(self) -> None:
+        """Take note that other modules may be loaded by now: see :meth:`SymbolIndex.renew`."""
+        self._more.renew()
+
+    def modules(self) -> list[tuple[TypeSource, str | None]]:
+        """Return the sources of modules with their names; none where the kernel's own, which they need, is missing."""
+        return self._more() if self.sources else []
 
     def _all(self) -> Iterator[tuple[TypeSource, str | None]]:
         yield from self.sources
-        count = len(self.sources)
-        if self._more is not None and count:  # modules' types need the kernel's
-            more, self._more = self._more, None
-            self.sources += list(more())
-            yield from self.sources[count:]
+        yield from self.modules()
         yield from ((source, None) for source in self._last)
 
     def get(self, name: str) -> CType | None:
@@ -316,7 +344,7 @@ class TypeIndex:
 
     def _starting(self, kind: str, prefix: str, limit: int) -> list[str]:
         found = set(self._declared.starting(kind, prefix, limit) if self._declared is not None else ())
-        for source, _ in self.sources:
+        for source, _ in [*self.sources, *self._more.found]:
             found.update(source.starting(kind, prefix, limit))
         return sorted(found)[:limit]
 
@@ -340,7 +368,8 @@ class TypeIndex:
         return self.get(spelled)
 
     def _variable(self, symbol: Symbol) -> CType | None:
-        for source, owner in [*self.sources[:1], *((source, None) for source in self._last), *self.sources[1:]]:
+        last: list[tuple[TypeSource, str | None]] = [(source, None) for source in self._last]
+        for source, owner in [*self.sources[:1], *last, *self.sources[1:], *self._more.found]:
             if owner in (None, symbol.module):
                 found = source.variable_type(symbol.name, symbol.address)
                 if found is not None:

@@ -234,6 +234,10 @@ def test_a_module_that_is_not_loaded_yet(tmp_path: Path) -> None:
     have(named_spec("6.1"))
     with _powered(named_spec("6.1"), tmp_path, [_empty(tmp_path / "drive", ORACLE_DRIVE)]) as guest:
         early = _as_it_boots(guest)
+        # names are looked for before there are modules, and found when they are loaded while we are there
+        assert early.ask("nosuch_symbol=J") == ""
+        assert early.target.symbols.get("zram_remove") is None
+        assert early.target.types.get("struct zram") is None
         early.ask("::bp dummy`dummy_init_module")
         assert early.ask("::events").splitlines()[1].split()[1] == "pending"
         said = early.ask("::cont -t 120")
@@ -241,8 +245,15 @@ def test_a_module_that_is_not_loaded_yet(tmp_path: Path) -> None:
         assert "(insmod)" in said
         assert "dummy is being loaded: breakpoint 1 is at ffffffff" in early.err
         assert "do_init_module+" in early.ask("$c")
-        early.session.close()
+        early.ask("::delete all; ::cont")
         guest.wait_console((READY,), 120)
+        assert early.ask("zram`zram_remove=p").strip() == "zram`zram_remove"
+        assert early.ask("::sizeof struct zram").startswith("sizeof (struct zram) = 0x")
+        assert early.ask("dummy`dummy_init_module=J") == ""  # its init section is gone
+        early.session.close()
+        with open_target(f"qmp:{guest.qmp_socket}") as target, target.question():
+            told = {symbol.name for symbol in target.symbols.find_all("zram_remove")}
+        assert told == {"zram_remove"}
 
 
 def _as_it_boots(guest: RunningGuest) -> Prompt:

@@ -85,7 +85,7 @@ def test_module_btf_is_what_sys_kernel_btf_shows(guest: Guest) -> None:
     assert types.get("struct there_is_none") is None  # so the modules have joined
     folder = guest.oracle.path("sys/kernel/btf")
     told = {path.name: path for path in folder.iterdir() if path.name != "vmlinux"}
-    ours = {module: btf for btf, module in types.sources if module is not None}
+    ours = {module: btf for btf, module in types.modules() if module is not None}
     # the kernel keeps no BTF of a module that adds none to its own
     assert ours.keys() == told.keys() and len(told) > 5
     for module, btf in ours.items():
