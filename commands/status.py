@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from kshell.api import Decimal, Flag, KshellError, Option, Output, Record, Session, UsageError, dcmd
 from kshell.linux import clock, printk, uts
 from kshell.linux.kernel import build_id
+from kshell.linux.page_counts import page_counts
 from kshell.linux.unwinding import unwinding
 from kshell.linux.userland import user_facts
 
@@ -28,7 +29,7 @@ MODES = {"r": "read-only", "r+": "read-write, in place", "c": "copy on write"}
 @dcmd("status", aliases=("$?",), group="Kernel")
 def status(
     session: Session,
-    verbose: Annotated[bool, Flag("-v", "count the pages held, and those missing by reason; list all kernels")],
+    verbose: Annotated[bool, Flag("-v", "count the pages held, and the missing by reason and rule; list all kernels")],
 ) -> Iterator[Output]:
     """Say what is being looked at, how it was found, and what is missing.
 
@@ -42,7 +43,7 @@ def status(
         return
     found = dict(_facts(session))
     if verbose and user_facts(session.target) is None:
-        found |= _pages(session)
+        found |= page_counts(session.target)
         found |= _kernels(session)
     yield Record(_lines(session, found), lambda: {key.replace(" ", "_"): value for key, value in found.items()})
 
@@ -123,26 +124,6 @@ def _control(session: Session) -> str:
         return "running" if control.is_running() else "stopped"
     except KshellError as error:
         return f"none: {error}"
-
-
-def _pages(session: Session) -> dict[str, str]:
-    """Return how many pages the memory holds, and how many it lacks for each reason. Looks at all that is known."""
-    held, missing = 0, dict[str, int]()
-    size = session.target.arch.page_size
-    for run in session.target.physical.ranges():
-        count = (run.end - run.start) // size
-        if run.held:
-            held += count
-        else:
-            why = run.reason.name.lower() if run.reason is not None else "missing"
-            missing[why] = missing.get(why, 0) + count
-    if not held and not missing:
-        return {"pages": "nothing tells which pages there are"}
-    level = session.target.findings.get("dump level", "").split(" ")[0]
-    rule = f"by dump level {level}" if level else "the format does not tell by which rule"
-    return {"pages held": f"{held:,} ({held * size >> 20:,} MiB)",
-            **{f"pages {why}": f"{count:,} ({count * size >> 20:,} MiB){f', {rule}' if why == 'excluded' else ''}"
-               for why, count in missing.items()}}
 
 
 def _kernels(session: Session) -> dict[str, str]:

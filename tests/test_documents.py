@@ -1,8 +1,8 @@
 """Every example in README.md and docs/ is run on a real dump; pages and tables made from the registry are fresh.
 
 A ``console`` block is a transcript: ``$`` commands and what they print. ``vmcore`` stands for the 6.1 guest's dump,
-``two.raw``, ``bare.elf`` and ``stripped`` for others (OTHERS), ``./rec`` for the program of tests/programs,
-``/run/vm.qmp`` and ``/dev/shm/vm`` for a running guest's QMP socket and memory file.
+``two.raw``, ``bare.elf``, ``crash.kdump`` and ``stripped`` for others (OTHERS), ``./rec`` for the program of
+tests/programs, ``/run/vm.qmp`` and ``/dev/shm/vm`` for a running guest's QMP socket and memory file.
 Addresses, sizes and times differ from boot to boot, so runs of hex digits and numbers are compared by their kind only;
 a line ``...`` stands for any lines.
 """
@@ -30,6 +30,7 @@ TOP = Path(__file__).parent.parent
 LIVE = ("/run/vm.qmp", "/run/vm.gdb", "/dev/shm/vm")
 #: other images in docs/, with their guest and file
 OTHERS = {"two.raw": ("two", "raw"), "bare.elf": ("novmcoreinfo", "elf"),
+          "crash.kdump": ("kdump", "makedumpfile.zlib"),
           **{f"{name}.dump": (name, "elf") for name in ("null", "abba", "leak", "overflow", "softlockup")}}
 PAGES = [TOP / "README.md", *sorted((TOP / "docs").glob("*.md"))]
 

@@ -7,10 +7,10 @@ judged in vectors. Pages whose ``struct page`` cannot be read are kept.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from kshell.errors import KshellError
+from kshell.errors import KshellError, Reason
 from kshell.memory import bitmap
 from kshell.memory.kdumpheader import LEVELS
 from kshell.memory.plan import Plan
@@ -36,7 +36,7 @@ def exclude(target: Target, plan: Plan, level: int, progress: Callable[[int], No
 
     :raises KshellError: the page array cannot be found
     """
-    out = dict.fromkeys((bit for bit in LEVELS if level & bit), 0)
+    out = dict.fromkeys(_bits(level), 0)
     if level & ~ZERO:
         PageArray(target).exclude(plan, level, out, progress)
     if level & ZERO:
@@ -48,6 +48,59 @@ def exclude(target: Target, plan: Plan, level: int, progress: Callable[[int], No
                     out[ZERO] += 1
             progress(len(data) // plan.page)
     return out
+
+
+def _bits(level: int) -> list[int]:
+    """Return the bits by which pages of *level* go: makedumpfile's 4 leaves out both kinds of cache."""
+    return [bit for bit in LEVELS if level & bit or (bit == CACHE and level & CACHE_PRIVATE)]
+
+
+def explain(
+    target: Target, level: int, progress: Callable[[int], None] = lambda pages: None,
+) -> tuple[dict[int, int], int]:
+    """Return how many of the pages that the image leaves out go by each bit of *level*, and how many by none of them.
+
+    The page structs tell; pages of zeroes (bit 1) they do not know. Bounded by what is left out, not by RAM.
+
+    :param progress: told of pages looked at
+    :raises KshellError: the page array cannot be found
+    """
+    import numpy as np
+
+    array = PageArray(target)
+    frames = max((item.end for item in target.physical.ranges()), default=0) // target.arch.page_size
+    gone = np.zeros(-(-frames // 8) + BLOCK, np.uint8)
+    out, rest = dict.fromkeys(_bits(level & ~ZERO), 0), 0
+    for first, missing in _left_out(target):
+        why = array.judge(first, BLOCK, level, gone)
+        gone[first >> 3 : (first + BLOCK) >> 3] = np.packbits(why != 0, bitorder="little")
+        counts = np.bincount(why[missing], minlength=FREE + 1)
+        for bit in out:
+            out[bit] += int(counts[bit])
+        rest += int(counts[0])
+        progress(int(missing.sum()))
+    return out, rest
+
+
+def _left_out(target: Target) -> Iterator[tuple[int, Bools]]:
+    """Yield (first frame, which of its BLOCK frames are left out) of the blocks in which some are, ascending."""
+    import numpy as np
+
+    page, block, missing = target.arch.page_size, -1, np.zeros(0, np.bool_)
+    for item in target.physical.ranges():
+        if item.held or item.reason is not Reason.EXCLUDED:
+            continue
+        at, end = -(-item.start // page), item.end // page
+        while at < end:
+            if at // BLOCK != block:
+                if block >= 0:
+                    yield block * BLOCK, missing
+                block, missing = at // BLOCK, np.zeros(BLOCK, np.bool_)
+            stop = min(end, (block + 1) * BLOCK)
+            missing[at - block * BLOCK : stop - block * BLOCK] = True
+            at = stop
+    if block >= 0:
+        yield block * BLOCK, missing
 
 
 class PageArray:
@@ -96,7 +149,7 @@ class PageArray:
             held = np.unpackbits(kept[part], bitorder="little").astype(bool)
             if not held.any():
                 continue
-            why = self._judge(first, len(held), level, gone)
+            why = self.judge(first, len(held), level, gone)
             for bit in out:
                 out[bit] += int(((why == bit) & held).sum())
             gone[part] |= np.packbits(why != 0, bitorder="little")
@@ -121,7 +174,7 @@ class PageArray:
                 good[done // self.size : -(-at // self.size)] = False
         return buffer, good
 
-    def _judge(
+    def judge(
         self, first: int, count: int, level: int, gone: numpy.typing.NDArray[numpy.uint8],
     ) -> numpy.typing.NDArray[numpy.uint8]:
         """Return for each page the bit of *level* by which it goes, 0 to keep it."""
