@@ -17,7 +17,8 @@ from kshell.linux.xarray import idr_find
 from kshell.target.space import AddressSpace
 from kshell.types.model import CType, StructType
 from kshell.value import Value, Vector
-from kshell.value.vector import Held
+from kshell.value.path import route
+from kshell.value.vector import SMALL_GAP, Held, groups
 
 if TYPE_CHECKING:
     from kshell.target.target import Target
@@ -38,8 +39,8 @@ REQUIRED = (1, 2, 7, 8, 9, 10)
 #: the first rows come from a short vector, so that they are shown before thousands are read
 FIRST_CHUNK, CHUNK = 128, 8192
 COMM_SIZE = 16
-#: more of a task than this is not read along with its list pointer
-MAX_HELD = 2048
+#: what is further from a task's list pointer is not read along with it
+MAX_HELD = 2304
 #: pids are below this (PID_MAX_LIMIT)
 PID_MAX = 1 << 22
 
@@ -126,13 +127,13 @@ def task_type(target: Target) -> StructType:
 
 
 def task_columns(
-    target: Target, addresses: Sequence[int], *fields: str, held: Held | None = None
+    target: Target, addresses: Sequence[int], *fields: str, held: Sequence[Held] = ()
 ) -> list[list[Any]]:
     """Return for each of *fields* of :class:`Task` a list with a cell for each of the tasks at *addresses*.
 
     Only what the fields need is read, in bulk. A cell that cannot be read is its :class:`Fault`.
 
-    :param held: part of each ``task_struct``, as :func:`process_rows` has read it
+    :param held: parts of each ``task_struct``, as :func:`process_rows` has read them
     """
     kind = task_type(target)
     names = _names(kind)
@@ -189,17 +190,17 @@ def _groups(target: Target, names: _Names, pointers: list[Any]) -> list[list[Any
     return [[found.get(pid, pid) for pid in column] for column in pids]
 
 
-def read_tasks(target: Target, addresses: Sequence[int], held: Held | None = None) -> Iterator[Task]:
+def read_tasks(target: Target, addresses: Sequence[int], held: Sequence[Held] = ()) -> Iterator[Task]:
     """Yield the tasks at *addresses*, in that order, read in bulk.
 
-    :param held: part of each ``task_struct``, as :func:`process_rows` has read it
+    :param held: parts of each ``task_struct``, as :func:`process_rows` has read them
 
     :raises Fault: a ``task_struct`` itself could not be read; raised after all others have been yielded
     """
     lost: list[Fault] = []
     at, size = 0, FIRST_CHUNK
     while at < len(addresses):
-        part = held and held._replace(rows=held.rows[at : at + size])
+        part = [one._replace(rows=one.rows[at : at + size]) for one in held]
         columns = task_columns(target, addresses[at : at + size], *Task._fields, held=part)
         rows: Iterable[tuple[Any, ...]] = zip(*columns, strict=True)
         if any(Fault in set(map(type, columns[place])) for place in REQUIRED):
@@ -241,24 +242,35 @@ def process_addresses(target: Target) -> list[int]:
     return process_rows(target)[0]
 
 
-def process_rows(target: Target) -> tuple[list[int], Held | None]:
-    """Return what :func:`process_addresses` does, and the part of each ``task_struct`` that was read on the way.
+def process_rows(target: Target) -> tuple[list[int], list[Held]]:
+    """Return what :func:`process_addresses` does, and what of each ``task_struct`` was read on the way.
 
-    The part begins at ``tasks`` and reaches ``comm`` where that is near; None where the memory cannot give it.
+    That are the members of :class:`Task`, where they are near enough; nothing where the memory cannot give it.
     """
     require_kernel(target)
     kind = task_type(target)
-    offset, end = member_offset(kind, "tasks"), member_offset(kind, "comm") + COMM_SIZE
-    size = end - offset if 8 <= end - offset <= MAX_HELD else 8
+    offset = member_offset(kind, "tasks")
     head = target.address_of("init_task") + offset
     try:
         if isinstance(target.kernel, AddressSpace):
-            nodes, rows = target.kernel.chase_rows(head, 0, size)
-            return [node - offset for node in nodes], Held(offset, size, rows)
-        return [node - offset for node in chase(target.kernel, head)], None
+            pieces = _pieces(kind)
+            nodes, columns = target.kernel.chase_rows(head, 0, [(low - offset, size) for low, size in pieces])
+            held = [Held(low, size, rows) for (low, size), rows in zip(pieces, columns, strict=True)]
+            return [node - offset for node in nodes], held
+        return [node - offset for node in chase(target.kernel, head)], []
     except KshellError as error:
         error.visited = [node - offset for node in visited_before(error)]  # type: ignore[attr-defined]
         raise
+
+
+def _pieces(kind: StructType) -> list[tuple[int, int]]:
+    """Return (offset, bytes) of the parts of a ``task_struct`` in which the members of :class:`Task` are."""
+    names = _names(kind)
+    members = ("tasks", names.state, "flags", "exit_state", "pid", "tgid", "real_parent", "real_cred", "comm", "mm",
+               names.ids_of)
+    found = groups([route(kind, member) for member in members], SMALL_GAP)
+    tasks = member_offset(kind, "tasks")
+    return [(low, size) for _, low, size, _ in found if tasks - MAX_HELD <= low and low + size <= tasks + MAX_HELD]
 
 
 def iter_processes(target: Target) -> Iterator[Task]:

@@ -15,6 +15,7 @@ from kshell.memory.source import Source
 
 BLOCK = 1 << 16  # bytes read at once
 STEP = 512  # bytes for each entry of the index
+STEP_SHIFT = (STEP * 8).bit_length() - 1
 KEPT = 32  # blocks kept
 BITS = BLOCK * 8
 
@@ -69,6 +70,18 @@ class FileBitmap:
             bits = int.from_bytes(self.block(step * STEP // BLOCK)[at : at + (inside >> 3) + 1], "little")
             count += (bits & ((1 << inside) - 1)).bit_count()
         return count
+
+    def number(self, frame: int) -> int | None:
+        """Return how many bits before *frame* are set, None when its own is not."""
+        step = frame >> STEP_SHIFT
+        if not 0 <= frame < self.frames or step >= len(self._ranks):
+            return self.rank(frame) if self.bit(frame) else None
+        at = step * STEP & BLOCK - 1
+        inside = frame & (1 << STEP_SHIFT) - 1
+        bits = int.from_bytes(self.block(frame // BITS)[at : at + (inside >> 3) + 1], "little")
+        if not bits >> inside & 1:
+            return None
+        return self._ranks[step] + (bits & ((1 << inside) - 1)).bit_count()
 
     def _count_block(self, number: int) -> None:
         data, count = self.block(number), self._ranks[-1]

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from kshell.memory.model import Addresses
 
 MAX_READ = 16 << 20
+MOST_AT_ONCE = 1024  # rows whose pages are loaded together
 LOOK = 64  # descriptors at the end of a table that tell whether the dump is whole
 
 
@@ -167,10 +168,10 @@ class Kdump(Image):
 
         :raises PageError: it is not in the dump, or cannot be had
         """
-        part = self._part(frame)
-        if part is None or not self._held.bit(frame):
+        part, number = self._part(frame), self._held.number(frame)
+        if part is None or number is None:
             raise self._absent(frame)
-        return part.pages.load(self._held.rank(frame) - part.before)
+        return part.pages.load(number - part.before)
 
     def _run(self, frame: int, limit: int) -> int:
         """Return how many pages from *frame* on one part holds without a gap, at most *limit*."""
@@ -226,20 +227,40 @@ class Kdump(Image):
         return None
 
     def read_many(self, addresses: Sequence[int], size: int) -> list[bytes | None]:
-        self._prefetch(addresses)
-        return super().read_many(addresses, size)
+        rows: list[bytes | None] = []
+        shift, mask = self.page.bit_length() - 1, self.page - 1
+        for first in range(0, len(addresses), MOST_AT_ONCE):
+            some = addresses[first : first + MOST_AT_ONCE]
+            pages = self._load_many({address >> shift for address in some})
+            for address in some:
+                inside = address & mask
+                page = pages.get(address >> shift)
+                if page is not None and inside + size <= self.page:
+                    rows.append(page[inside : inside + size])
+                    continue
+                data, fault = self.read_upto(address, size)
+                rows.append(data if fault is None else None)
+        return rows
 
     def gather(self, addresses: Addresses, size: int) -> Gathered:
-        self._prefetch([int(address) for address in addresses])
-        return super().gather(addresses, size)
+        import numpy as np
 
-    def _prefetch(self, addresses: Sequence[int]) -> None:
-        if len(addresses) < MANY:
-            return
-        frames = sorted({address // self.page for address in addresses})
+        data = np.zeros((len(addresses), size), np.uint8)
+        rows = self.read_many([int(address) for address in addresses], size)
+        ok = np.array([row is not None for row in rows], np.bool_)
+        data[ok] = np.frombuffer(b"".join(row for row in rows if row is not None), np.uint8).reshape(-1, size)
+        return Gathered(data, ok)
+
+    def _load_many(self, frames: set[int]) -> dict[int, bytes]:
+        """Return the pages of *frames* that can be had, in the order of the file."""
+        found: dict[int, bytes] = {}
         for part in self._parts:
-            part.pages.prefetch(self._held.rank(frame) - part.before for frame in frames
-                                if part.first <= frame < part.last and self._held.bit(frame))
+            here = sorted(frame for frame in frames if part.first <= frame < part.last)
+            numbers = list(map(self._held.number, here))
+            pages = part.pages.load_many([number - part.before for number in numbers if number is not None])
+            held = (frame for frame, number in zip(here, numbers, strict=True) if number is not None)
+            found.update((frame, page) for frame, page in zip(held, pages, strict=True) if page is not None)
+        return found
 
     def window(self, address: int) -> Window | None:
         frame = address // self.page

@@ -7,7 +7,6 @@ fields at the end of the sub-header; of an older one those are not looked at.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, field
 
 from kshell.arch.model import MACHINES, Arch, arch_of_machine
 from kshell.errors import OpenError
@@ -37,7 +36,6 @@ TOLD_BY_VMCOREINFO = {
 TOLD_BY_PRSTATUS = {336: "x86_64", 392: "aarch64", 376: "riscv"}
 
 
-@dataclass
 class KdumpHeader:
     """What the headers tell.
 
@@ -50,26 +48,17 @@ class KdumpHeader:
     :ivar arch_by: what told the architecture, "" where the header names it
     """
 
-    version: int
-    names: bytes
-    stamp: bytes
-    status: int
-    arch: Arch
-    page: int
-    frames: int = 0
-    phys_base: int = 0
-    level: int = 0
-    split: bool = False
-    first: int = 0
-    last: int = 0
-    bitmaps: int = 0
-    bitmap_size: int = 0
-    table: int = 0
-    vmcoreinfo: bytes | None = None
-    notes: list[Note] = field(default_factory=list)
-    erased: bytes = b""
-    damage: list[str] = field(default_factory=list)
-    arch_by: str = ""
+    def __init__(self, version: int, names: bytes, stamp: bytes, status: int, arch: Arch, page: int) -> None:
+        self.version, self.names, self.stamp, self.status, self.arch, self.page = (
+            version, names, stamp, status, arch, page)
+        self.frames = self.phys_base = self.level = self.first = self.last = 0
+        self.bitmaps = self.bitmap_size = self.table = 0
+        self.split = False
+        self.vmcoreinfo: bytes | None = None
+        self.notes: list[Note] = []
+        self.erased = b""
+        self.damage: list[str] = []
+        self.arch_by = ""
 
     @property
     def incomplete(self) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from kshell.errors import FormatError, Reason
@@ -250,24 +250,23 @@ class Pages:
         self._shared[row] = bytes(page)
         return True
 
-    def prefetch(self, numbers: Iterable[int]) -> None:
-        """Keep these pages, where they are many and can be had: somebody reads them next."""
-        wanted = sorted({number for number in numbers if number not in self._kept})[: self._most]
-        if len(wanted) < MANY:
-            return
-        for number, page in zip(wanted, self._try_load(wanted), strict=True):
-            if page is not None:
-                self._keep(number, page)
-
-    def _try_load(self, numbers: Sequence[int]) -> list[bytes | None]:
+    def load_many(self, numbers: Sequence[int]) -> list[bytes | None]:
+        """Return the pages *numbers*, which ascend; None for those that cannot be had. They are kept."""
         found: list[bytes | None] = []
+        kept = self._kept
         for number in numbers:
-            page = bytearray(self.size)
-            try:
-                self._decode(self._checked(next(self.descriptors(number, 1))), memoryview(page))
-                found.append(bytes(page))
-            except (PageError, StopIteration):
-                found.append(None)  # whoever reads it alone learns why
+            page = kept.get(number)
+            if page is not None:
+                kept.move_to_end(number)
+            else:
+                buffer = bytearray(self.size)
+                try:
+                    self._decode(self.descriptor(number), memoryview(buffer))
+                    page = bytes(buffer)
+                    self._keep(number, page)
+                except PageError:
+                    pass  # whoever reads it alone learns why
+            found.append(page)
         return found
 
     def close(self) -> None:

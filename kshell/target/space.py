@@ -35,6 +35,7 @@ MAX_KEPT = 1 << 12  # pages kept for small reads: 16 MiB
 MAX_ONCE = 1 << 10  # pages among which one that is asked for again is worth keeping
 _SWAPPED = sys.byteorder != "little"  # a host whose memoryviews read numbers the other way round
 SMALL = 512  # reads up to here fetch the page and keep it
+NO_PLACE = -1  # the physical address of what is not in one run
 
 
 class Linear(NamedTuple):
@@ -307,6 +308,8 @@ class AddressSpace(Memory):
                 whole = []
             if whole and set(map(len, whole)) == {size}:
                 return [*whole]
+        if run is None and addresses:
+            return self._read_places(addresses, size)
         rows: list[bytes | None] = []
         low, high, descriptor, delta = 0, -1, -1, 0
         for address in addresses:
@@ -323,6 +326,34 @@ class AddressSpace(Memory):
                     continue
             data, fault = self._read_runs(address, size)
             rows.append(data if fault is None else None)
+        return rows
+
+    def _read_places(self, addresses: Sequence[int], size: int) -> list[bytes | None]:
+        """Read as :meth:`read_many` from a memory below that does not lie in a file as it is."""
+        if self._epoch.count != self._seen:
+            self._forget()
+        places: list[int] = []
+        for address in addresses:
+            delta = self._large.get(address >> LARGE_SHIFT)
+            if delta is not None and address & LARGE - 1 <= LARGE - size:
+                places.append(address + delta)
+                continue
+            try:
+                paddr, count = self._contiguous(address, size)
+                places.append(paddr if count >= size else NO_PLACE)
+            except Fault:
+                places.append(NO_PLACE)
+        rows = self.physical.read_many([place for place in places if place != NO_PLACE], size)
+        if len(rows) == len(places):
+            return rows
+        found = iter(rows)
+        rows = []
+        for address, place in zip(addresses, places, strict=True):
+            if place != NO_PLACE:
+                rows.append(next(found))
+            else:  # not mapped, or over pages that do not adjoin
+                data, fault = self._read_runs(address, size)
+                rows.append(data if fault is None else None)
         return rows
 
     def ranges(self) -> Iterator[Range]:
@@ -398,42 +429,55 @@ class AddressSpace(Memory):
         :raises ChaseError: more than *limit* steps, or a cycle that does not pass through *head*
         :raises Fault: a pointer cannot be read; ``visited`` of it are the addresses up to there
         """
-        return self.chase_rows(head, offset, 8, limit)[0]
+        return self.chase_rows(head, offset, (), limit)[0]
 
     def chase_rows(
-        self, head: int, offset: int, size: int, limit: int = 1 << 22
-    ) -> tuple[list[int], list[bytes | None]]:
-        """Follow pointers as :meth:`chase`, and keep the *size* bytes at ``address + offset`` of each that is visited.
+        self, head: int, offset: int, pieces: Sequence[tuple[int, int]], limit: int = 1 << 22
+    ) -> tuple[list[int], list[list[bytes | None]]]:
+        """Follow pointers as :meth:`chase`, and keep *pieces* of each that is visited: a list of rows for each of them.
 
         Where they cannot be had in the one read that the pointer takes anyway, None stands for them.
+
+        :param pieces: (where it begins, seen from the address, how many bytes); all are read with the pointer
         """
         if self._epoch.count != self._seen:
             self._forget()
-        rows: list[bytes | None] = []
+        first = min(offset, *(start for start, _ in pieces)) if pieces else offset
+        size = max(offset + 8, *(start + length for start, length in pieces)) - first if pieces else 8
+        columns: list[list[bytes | None]] = [[] for _ in pieces]
+        cuts = [(column.append, start - first, start - first + length)
+                for column, (start, length) in zip(columns, pieces, strict=True)]
         visited: list[int] = []
-        keep = rows.append
+        link = offset - first
         append, pread, unpack = visited.append, os.pread, struct.Struct("<Q").unpack_from
         low, high, descriptor, delta = 0, 0, -1, 0
+        filed = True  # as the element before
         address = tortoise = head  # Brent: the tortoise waits while the hare goes 1, 2, 4, ... steps
         wait = steps = 1
         try:
             while True:
-                at = address + offset
+                at = address + first
                 if low <= at <= high:
                     data = pread(descriptor, size, at + delta)
-                    if len(data) == size:
-                        keep(data)
-                        (address,) = unpack(data)
-                    else:
-                        keep(None)
-                        address = self.u64(at)
-                else:
-                    address = self._number(at, 8)
-                    keep(None)
+                elif filed:
+                    data = b""
                     run = self.file_run(at)
                     low, high, descriptor, delta = (run.start, run.end - size, *run[2:]) if run else (0, -1, -1, 0)
+                    filed = run is not None
+                else:  # the memory below is decompressed, or asked for
+                    data = self._read_runs(at, size)[0]
+                if len(data) == size:
+                    (address,) = unpack(data, link)
+                    for keep, begin, end in cuts:
+                        keep(data[begin:end])
+                else:
+                    address = self._number(address + offset, 8)
+                    for keep, _, _ in cuts:
+                        keep(None)
                 if address == head or address == 0:
-                    return visited, rows[1:]  # the first is the head's
+                    for column in columns:
+                        del column[0]  # the head's
+                    return visited, columns
                 if address == tortoise or len(visited) >= limit:
                     break
                 append(address)
@@ -442,7 +486,7 @@ class AddressSpace(Memory):
                     tortoise = address
                     wait = steps = wait * 2
         except OSError:
-            self.read(at, 8)  # says why
+            self.read(address + offset, 8)  # says why
             raise
         except Fault as fault:
             fault.visited = visited

@@ -55,14 +55,14 @@ class Held(NamedTuple):
 class Vector:
     """Objects of one type at many addresses; an address of 0 stands for no object, and is faulted when read.
 
-    :param held: part of each object, in the order of *addresses*; members in it are not read again
+    :param held: parts of each object, in the order of *addresses*; members in one of them are not read again
     """
 
     __slots__ = ("addresses", "held", "space", "target", "type")
 
     def __init__(
         self, target: ValueTarget, type: CType, addresses: Addresses, space: Memory | None = None,
-        held: Held | None = None,
+        held: Sequence[Held] = (),
     ) -> None:
         self.target, self.type, self.addresses, self.held = target, type, addresses, held
         self.space = target.kernel if space is None else space
@@ -113,9 +113,10 @@ class Vector:
             starts = [int(address) for address in self.addresses[first : first + BLOCK]]
             ends: dict[tuple[int, ...], tuple[list[int], Memory]] = {(): (starts, self.space)}
             for group in groups(routes, SMALL_GAP):
-                rows, low, size = self._held(group, first), group.low, group.size
-                if rows is not None and self.held is not None:
-                    low, size = self.held.low, self.held.size
+                held = self._held(group)
+                low, size = (group.low, group.size) if held is None else (held.low, held.size)
+                if held is not None:
+                    rows = held.rows[first : first + BLOCK]
                 else:
                     pointers, space = self._ends(ends, group.hops)
                     rows = space.read_many([(address + low) & WRAP for address in pointers], size)
@@ -129,12 +130,11 @@ class Vector:
                     columns[number] += column
         return columns
 
-    def _held(self, group: Group, first: int) -> Sequence[bytes | None] | None:
-        """Return the rows of a block that are held already and hold *group*; None when they do not."""
-        held = self.held
-        if held is None or group.hops or group.low < held.low or group.low + group.size > held.low + held.size:
-            return None
-        return held.rows[first : first + BLOCK]
+    def _held(self, group: Group) -> Held | None:
+        """Return the rows that are held already and have all of *group*; None when there are none."""
+        low, high = group.low, group.low + group.size
+        return None if group.hops else next(
+            (held for held in self.held if held.low <= low and high <= held.low + held.size), None)
 
     def _ends(
         self, ends: dict[tuple[int, ...], tuple[list[int], Memory]], hops: tuple[int, ...]

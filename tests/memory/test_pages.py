@@ -79,7 +79,7 @@ def test_a_run_ends_at_the_first_page_that_cannot_be_had(bad: tuple[int, int, in
     done, error = pages.fill(0, memoryview(buffer))
     assert done == 333 and error is not None and error.reason is reason
     assert buffer[: 333 * PAGE] == b"".join(map(page, range(333)))
-    pages.prefetch(range(COUNT))
+    assert pages.load_many([332, 333, 334]) == [page(332), None, page(334)]
     assert pages.load(334) == page(334)
     pages.close()
 

@@ -84,18 +84,19 @@ def test_a_list_with_its_rows(tmp_path: Path) -> None:
     path.write_bytes(core([Load(0, bytes(data))]))
     with open_elfcore(str(path)) as physical:
         space = direct(physical)
-        nodes, rows = space.chase_rows(DIRECT + places[0], 0, 24)
+        nodes, (before, rows) = space.chase_rows(DIRECT + places[0], 0, [(-16, 8), (0, 24)])
         assert nodes == space.chase(DIRECT + places[0]) == [DIRECT + place for place in places[1:]]
-        assert len(rows) == len(nodes)
-        for node, row in zip(nodes, rows, strict=True):
-            assert row is None or row == space.read(node, 24)
+        assert len(rows) == len(before) == len(nodes)
+        for node, early, row in zip(nodes, before, rows, strict=True):
+            assert row is None or (row, early) == (space.read(node, 24), space.read(node - 16, 8))
         assert sum(row is not None for row in rows) >= 3
 
 
-def test_processes_are_the_same_with_and_without_held_rows(guest_61: GuestImage) -> None:
-    with open_target(str(guest_61.elf)) as target:
+@pytest.mark.parametrize("kind", ["elf", "kdump_flat"])
+def test_processes_are_the_same_with_and_without_held_rows(guest_61: GuestImage, kind: str) -> None:
+    with open_target(str(getattr(guest_61, kind))) as target:
         addresses, held = process_rows(target)
-        assert held is not None and len(held.rows) == len(addresses) > 50
+        assert held and all(len(one.rows) == len(addresses) > 50 and None not in one.rows[1:] for one in held)
         with_rows = task_columns(target, addresses, *Task._fields, held=held)
         assert with_rows == task_columns(target, addresses, *Task._fields)
         assert list(iter_processes(target)) == list(read_tasks(target, addresses))
