@@ -9,6 +9,7 @@ from kshell.api import (
     ADDRESS,
     Call,
     Column,
+    Decimal,
     Flag,
     Item,
     Items,
@@ -28,6 +29,7 @@ from kshell.linux import references, whatis
 from kshell.linux import search as memory
 
 SIZES = (1, 2, 4, 8)
+SHOWN = 1000  # places that are shown when nobody said how many
 
 
 @dcmd("kgrep", columns=(Column("ADDR", kind=ADDRESS), Column("WHAT")), group="Memory")
@@ -42,12 +44,13 @@ def kgrep(
     lowest: Annotated[Number | None, Option("-a", "min", "the lowest address")],
     highest: Annotated[Number | None, Option("-A", "max", "the address to stop before")],
     size: Annotated[Number | None, Option("-s", "size", "bytes of a word: 1, 2, 4 or 8; 8 without")],
+    most: Annotated[Decimal | None, Option("-n", "num", "stop after so many places; 1000 on the screen")],
 ) -> Iterator[Output]:
     """Find the places in memory that hold a value: the address is the value. Each is told by what it is in.
 
     Every place in RAM is looked at once, at multiples of the size, and told by its address in the kernel's image or
     the direct map, and what ::whatis says of it. With -o pointers to any byte of the object are found, as lists and
-    trees have them. Into a pipe go the addresses.
+    trees have them. Into a pipe go the addresses. Pipes and shell commands get all; 0::kgrep alone would not end.
 
     Examples:
       init_task::kgrep ! head -3
@@ -66,10 +69,18 @@ def kgrep(
     under = mask if inverse is None else ~inverse & (1 << 64) - 1
     found = memory.word_finder(value, size or 8, session.byteorder, mask=under, distance=room)
     search, names = memory.Search(*found), memory.PhysicalNames(target)
+    limit = most if most is not None or call.pipe_out or call.shell_out else SHOWN
+    shown = 0
     for hit in memory.search_ram(target, search):
         place, _ = names.virtual(hit)
         if place < (lowest or 0) or (highest is not None and place >= highest):
             continue
+        if limit is not None and shown >= limit:
+            if most is None:
+                yield Warn(KshellError(f"more than {SHOWN} places hold 0x{address:x}",
+                                       hint="-n NUM shows more of them, | ::count counts them"))
+            break
+        shown += 1
         if quick or call.pipe_out:
             yield Item(place)
         else:

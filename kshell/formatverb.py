@@ -96,6 +96,23 @@ def resolve(command: ast.Format, value: Callable[[ast.Expression], int]) -> tupl
     return tuple(steps)
 
 
+_ENDS = frozenset("nNiIj")  # letters that end a line
+
+
+def longest_line(steps: Sequence[Step], rounds: int) -> int:
+    """Return about how many columns the longest line has when nothing is wrapped."""
+    longest = column = MARGIN
+    for step in steps:
+        if step.letter in _ENDS:
+            column = MARGIN
+        elif found := FORMATS.get(step.letter):
+            column += step.count * (found.width or 1)
+        longest = max(longest, column)
+    if any(step.letter in _ENDS for step in steps):
+        return longest
+    return MARGIN + (column - MARGIN) * rounds
+
+
 def symbol_text(target: FormatTarget, address: int, radix: int = 16, symbolic: bool = True) -> str:
     """Return ``name``, ``name+0x1c``, or the address in hex (section 6)."""
     found = target.symbolize(address) if symbolic else None

@@ -1,7 +1,8 @@
 """The formatting verbs joined to a session: ``/ \\ ? @ =`` display, dump, write and search.
 
 Reference: mdb-language.md 9; the formats themselves are in :mod:`kshell.formatverb`. Before a pipe nothing is wrapped
-and no header is shown. Unlike in mdb, every value of a pipe starts a line and has its header.
+and no header is shown. Unlike in mdb, every value of a pipe starts a line and has its header, and a line for a shell
+command that would have more than :data:`LONG_LINE` columns is wrapped, so that head(1) and grep(1) find lines in it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from kshell.arguments import Abort, Call
 from kshell.errors import KshellError, UsageError
-from kshell.formatverb import VERB_SPACES, FormatRun, resolve, symbol_text
+from kshell.formatverb import VERB_SPACES, FormatRun, longest_line, resolve, symbol_text
 from kshell.hexdump import DumpOptions, dump
 from kshell.lang import ast
 from kshell.lang.numbers import number_value
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from kshell.arch.disassembler import Disassembler
     from kshell.session import Session
 
+LONG_LINE = 1024  # columns; what people and their scripts count fields in is shorter
 _MASK = (1 << 64) - 1
 _WRITE_SIZES = {"v": 1, "w": 2, "W": 4, "Z": 8}
 _WRITE_WIDTHS = {1: 8, 2: 8, 4: 16, 8: 24}
@@ -78,10 +80,11 @@ def run_verb(
 
 def _display(session: Session, node: ast.Format, call: Call, rounds: int) -> Iterator[Output]:
     steps = resolve(node, session.value)
+    whole = call.pipe_out or (call.shell_out and longest_line(steps, rounds) <= LONG_LINE)
     run = FormatRun(
         node.verb, steps, SessionTarget(session), session.dot, count=rounds,
         header=not call.pipe_out, symbolic=not session.variables.get("_"), radix=session.radix,
-        page_width=None if call.pipe_out or call.shell_out else session.options.width)
+        page_width=None if whole else session.options.width)
     # numbers, symbols (escaped by whoever made them) and blanks have nothing in them that is to be escaped
     plain = all(step.letter and step.letter not in "csSC" for step in steps)
     failed = False

@@ -41,9 +41,10 @@ def bytes_finder(pattern: bytes, align: int = 1) -> tuple[Find, int]:
     def find(data: bytearray, low: int, high: int, base: int) -> Iterator[int]:
         at = data.find(pattern, low, high)
         while at >= 0:
-            if (base + at) % align == 0:
+            beyond = (base + at) % align
+            if not beyond:
                 yield at
-            at = data.find(pattern, at + 1, high)
+            at = data.find(pattern, at + align - beyond, high)
 
     return find, len(pattern) - 1
 

@@ -29,10 +29,17 @@ def target(guest_null: GuestImage) -> Iterator[Target]:
     ("::stack init", "init is not a number of arguments\n        a task's stack: ::pgrep NAME | ::stack"),
     ("::msgbuf -n -3", "-n -3: a number of records is not negative"),
     ("init_task::kgrep -d -1", "-d -1: words from the value upwards"),
+    ("0::kgrep", "more than 1000 places hold 0x0\n        -n NUM shows more of them"),
 ])  # fmt: skip
 def test_what_is_not_there_is_told(target: Target, line: str, told: str) -> None:
     answer = ask(target, line)
     assert told in answer and "bug in kshell" not in answer
+
+
+def test_what_everything_holds_is_shown_in_part_and_counted_in_a_pipe(target: Target) -> None:
+    assert len(ask(target, "0::kgrep -q").splitlines()) == 1002  # 1000 and the error
+    assert ask(target, "0::kgrep -n 0t1500 -q ! wc -l").split() == ["1500"]
+    assert ask(target, "0::kgrep -q ! head -1200 | wc -l").split() == ["1200"]
 
 
 def test_cpus_that_panic_stopped_are_there(target: Target) -> None:

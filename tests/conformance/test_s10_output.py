@@ -17,6 +17,10 @@ WIDE = "0x10:           13121110        17161514        1b1a1918        1f1e1d1c
     ("10-verbs-wrap-at-it", "0t40$w; 10@2X", together(["0x10:           13121110", "                17161514"])),
     ("10-a-wider-page", "0t100$w; 10@5X", WIDE),
     ("10-nothing-is-wrapped-into-a-shell", "10@5X ! cat", WIDE),
+    ("10-but-what-would-be-a-line-of-more-than-1024-columns", "init_task,80/X ! sed -n 2,4p | wc -lL", "3 72"),
+    ("10-or-a-line-of-the-format-would", "init_task,2/79X n ! tail -n +2 | wc -lL", "40 72"),
+    ("10-each-line-counts-for-itself", "init_task,0t100/XXXXXn ! wc -lL", "101 96"),
+    ("10-nothing-is-wrapped-into-a-pipe", "30=90c | ::map .", "0"),
     ("10-nothing-but-verbs-wraps", f"::echo {'x' * 100}", "x" * 100 + "\n"),
 )
 def test_page(case: Case) -> None:
