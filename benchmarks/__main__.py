@@ -1,5 +1,7 @@
 """One command, one table: kshell beside drgn on the same dump in the same run. ``python -m benchmarks [--quick]``.
 
+With ``--live`` it is a running guest beside a dump of it instead (benchmarks/live.py).
+
 The dumps come from the guest rig (6.1 with 256 MiB, and "big" with 8,000 processes), drgn from PyPI, its vmlinux from
 Debian's -dbg package. Runs alternate between the two debuggers; the table shows the median and the smallest of each. On
 a machine with other work the smallest says more, so a goal is judged by the ratio of those. The answers are compared.
@@ -254,7 +256,12 @@ def main() -> int:
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=5, help="runs of each measurement (default 5)")
     parser.add_argument("--quick", action="store_true", help="leave out the guest with 8,000 processes")
+    parser.add_argument("--live", action="store_true", help="a running guest beside a dump of it, and nothing else")
     options = parser.parse_args()
+    if options.live:
+        from benchmarks import live
+
+        return live.main()
     runs = max(options.runs, 1)
     for folder in ("kshell", "commands", "plugins", "benchmarks"):
         compileall.compile_dir(str(ROOT / folder), quiet=2)

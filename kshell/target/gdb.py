@@ -239,7 +239,8 @@ def open_gdb(place: str, mode: str = "r", *, stay_stopped: bool = False) -> Targ
     try:
         if stay_stopped:
             control.leave_stopped()
-        return _target(f"gdb:{place}", machine, control, mode)
+        with control.standing():  # once, and not for each read
+            return _target(f"gdb:{place}", machine, control, mode)
     except BaseException:
         control.close()
         raise

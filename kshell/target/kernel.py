@@ -109,7 +109,7 @@ def _make_symbols(target: Target) -> SymbolIndex:
         if target.vmcoreinfo.symbol("kallsyms_names") is None:
             table, how = scanned_kallsyms(target), "kallsyms in the image, found by the shape of its tables"
         else:
-            table = load_kallsyms(target.kernel, target.vmcoreinfo.symbol)
+            table = load_kallsyms(target.constants or target.kernel, target.vmcoreinfo.symbol)
     except KshellError as error:
         target.findings["symbols"] = f"none: {error}"
         return index
@@ -167,7 +167,7 @@ def read_btf(target: Target) -> Btf:
     size = stop.address - start.address
     if not 0 < size <= MAX_BTF:
         raise FormatError(f"the kernel's BTF has an impossible size of {size} bytes")
-    return Btf(target.kernel.view(start.address, size))
+    return Btf((target.constants or target.kernel).view(start.address, size))
 
 
 def _user_space(target: Target, pgd: int) -> AddressSpace:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 from kshell import cache
 from kshell.errors import FormatError, KshellError
+from kshell.memory.constants import Constants
 from kshell.memory.model import Memory
 from kshell.memory.notes import iter_notes
 from kshell.target.image import Image, banner, find_image, image_bytes
@@ -46,6 +47,7 @@ def attach_machine(target: Target, physical: Memory, cpus: list[Cpu]) -> bool:
             info = _recall(row, space, image)
             if info is not None:
                 attach_kernel(target, physical, info)
+                _keep_constants(target, image, str(row.get("build id")))
                 target.findings["kernel"] = f"{info.release}, {how}, known by its build id"
                 return True
         for image_runs in (_constants(space, image), image.runs):
@@ -53,6 +55,7 @@ def attach_machine(target: Target, physical: Memory, cpus: list[Cpu]) -> bool:
             if found is not None:
                 places, release = found
                 attach_kernel(target, physical, _info(space, image, places, release))
+                _keep_constants(target, image, _build_id_at(space, image, places))
                 target.findings["kernel"] = f"{release}, {how}, its tables by their shape"
                 _remember(target, image, places)
                 return True
@@ -122,11 +125,8 @@ def _recall(row: dict[str, object], space: AddressSpace, image: Image) -> Vmcore
     if not isinstance(places, dict) or not all(isinstance(at, int) for at in places.values()):
         return None
     here = {str(name): image.start + at for name, at in places.items()}
-    first, last = here.get("__start_notes", 0), here.get("__stop_notes", 0)
-    if not image.start <= first < last <= image.end or last - first > MAX_NOTES:
-        return None
     try:
-        built = _build_id(space.read(first, last - first))
+        built = _build_id_at(space, image, here)
         if built is None or built != row.get("build id"):
             return None
         return _info(space, image, here, str(row.get("release")))
@@ -134,9 +134,22 @@ def _recall(row: dict[str, object], space: AddressSpace, image: Image) -> Vmcore
         return None
 
 
-def _build_id(notes: bytes) -> str | None:
-    found = (note.desc.hex() for note in iter_notes(notes) if note.name == "GNU" and note.type == NT_GNU_BUILD_ID)
-    return next(found, None)
+def _build_id_at(space: AddressSpace, image: Image, places: dict[str, int]) -> str | None:
+    """Return the build id in the notes of the kernel at *image*, None when they are not where *places* tell.
+
+    :raises Fault: they cannot be read
+    """
+    first, last = places.get("__start_notes", 0), places.get("__stop_notes", 0)
+    if not image.start <= first < last <= image.end or last - first > MAX_NOTES:
+        return None
+    notes = iter_notes(space.read(first, last - first))
+    return next((note.desc.hex() for note in notes if note.name == "GNU" and note.type == NT_GNU_BUILD_ID), None)
+
+
+def _keep_constants(target: Target, image: Image, build_id: str | None) -> None:
+    """Have large tables of this kernel read once, and not each time."""
+    if build_id is not None:
+        target.constants = Constants(target.kernel, build_id, image.start)
 
 
 def _info(space: AddressSpace, image: Image, places: dict[str, int], release: str) -> Vmcoreinfo:

@@ -177,7 +177,9 @@ def _process_memory(
 
     :raises KshellError: it is not found, may not be read, or is not this guest's
     """
-    places = [_host_address(qmp, piece) for piece in pieces]
+    # one block of QEMU's lies in one piece of its memory, wherever the guest sees the parts of it
+    starts = {block[0].block: _host_address(qmp, block[0]) - block[0].offset for block in _blocks(pieces)}
+    places = [starts[piece.block] + piece.offset for piece in pieces]
     why = "no process of this machine listens at that socket"
     for pid in _processes(qmp):
         try:
@@ -191,6 +193,14 @@ def _process_memory(
         ram.close()
         why = f"process {pid} is not the one that runs this guest"
     raise KshellError(why)
+
+
+def _blocks(pieces: list[RamPiece]) -> list[list[RamPiece]]:
+    """Return *pieces* by the RAM block that they are of, the largest of each first."""
+    found: dict[str, list[RamPiece]] = {}
+    for piece in sorted(pieces, key=lambda piece: piece.start - piece.end):
+        found.setdefault(piece.block, []).append(piece)
+    return list(found.values())
 
 
 def _host_address(qmp: Qmp, piece: RamPiece) -> int:
@@ -225,8 +235,8 @@ def _holds(folder: Path, inodes: set[str]) -> bool:
 
 
 def _is_the_guest(qmp: Qmp, ram: GuestRam) -> bool:
-    """Whether *ram* reads what the monitor shows, in several places; a guest that runs may change one meanwhile."""
-    for piece in ram.pieces:
+    """Whether *ram* reads what the monitor shows, in two places of each block; one may change meanwhile."""
+    for piece, *_ in _blocks(ram.pieces):
         middle = piece.start + (piece.end - piece.start) // 2 & -PROBE
         for at in {piece.start, middle}:
             for _ in range(TRIES):

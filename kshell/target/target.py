@@ -72,6 +72,8 @@ class Target:
         self.control: Control | None = None
         self.physical: Memory = Unavailable("physical", "no physical memory in this target")
         self.kernel: Memory = Unavailable("kernel", "no kernel memory in this target")
+        #: the kernel's memory for what is constant in it, where that is kept from one session to the next
+        self.constants: Memory | None = None
         #: the file that addresses correspond to, for ``?``: a vmlinux, the file of a program
         self.object_file: Memory | None = None
         self.vmcoreinfo: Vmcoreinfo | None = None
