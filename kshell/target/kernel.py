@@ -9,6 +9,7 @@ from __future__ import annotations
 from kshell import cache
 from kshell.arch.model import Arch
 from kshell.errors import Fault, FormatError, KshellError, OpenError, Reason
+from kshell.memory.image import Image
 from kshell.memory.model import Memory
 from kshell.target import modules
 from kshell.target.space import AddressSpace, Linear
@@ -20,6 +21,7 @@ from kshell.types.names import SymbolIndex, TypeIndex
 
 START_KERNEL_MAP = 0xFFFF_FFFF_8000_0000
 MAX_BTF = 256 << 20
+PLACES, PLACES_VERSION = "kallsyms-places", 1  # where kallsyms was found in an image, in the cache
 
 #: Runs of the kernel image that stay mapped after boot; between them memory is given back and used for other things.
 IMAGE_RUNS = (
@@ -125,16 +127,40 @@ def scanned_kallsyms(target: Target) -> Kallsyms:
 
     :raises FormatError: it is not found, or damaged
     """
-    from kshell.target.image import find_image, image_bytes
-    from kshell.types.kallsyms_scan import scan_kallsyms
-
     space = target.kernel
     if not isinstance(space, AddressSpace):
         raise FormatError("VMCOREINFO does not tell where kallsyms is (Linux before 6.0)")
+    content = target.physical.content_key() if isinstance(target.physical, Image) else None
+    key = None if content is None else f"{content}-{space.root:x}"
+    known = _kept_kallsyms(target, key) if key is not None else None
+    if known is not None:
+        return known
+    from kshell.target.image import find_image, image_bytes
+    from kshell.types.kallsyms_scan import scan_kallsyms
+
     try:
-        return scan_kallsyms(list(image_bytes(space, find_image(space)))).table
+        found = scan_kallsyms(list(image_bytes(space, find_image(space))))
     except FormatError as error:
         raise FormatError(f"nothing tells where kallsyms_names is, and {error}") from error
+    if key is not None:
+        lines = (f"{name} {at:x}\n" for name, at in found.places.items())
+        cache.store(PLACES, key, PLACES_VERSION, "".join(lines).encode())
+    return found.table
+
+
+def _kept_kallsyms(target: Target, key: str) -> Kallsyms | None:
+    """Return the symbols where they were found in this image before; None when that is not known, or not true."""
+    data = cache.load(PLACES, key, PLACES_VERSION)
+    if data is None:
+        return None
+    try:
+        places = {name: int(at, 16) for name, at in map(str.split, bytes(data).decode("ascii").splitlines())}
+        table = load_kallsyms(target.kernel, places.get)
+    except (KshellError, ValueError):
+        return None
+    told = target.vmcoreinfo.symbol("_stext") if target.vmcoreinfo is not None else None
+    found = [symbol.address for symbol in table.find("_stext")]
+    return table if found and told in (None, *found) else None
 
 
 def _tell_cache(target: Target) -> None:

@@ -19,15 +19,14 @@ from kshell.types.elffile import (
     SYM,
     ElfFile,
 )
+from kshell.types.linkedsyms import LinkedSymbols, Row, keep, key_of, load
 from kshell.types.model import Symbol
-from kshell.types.procsyms import SymbolList
 
 STB_GLOBAL, STB_WEAK = 1, 2
 STT_NOTYPE, STT_TLS = 0, 6
 LETTERS = {0: "n", 1: "d", 2: "t", 6: "d", 10: "i"}  # STT_NOTYPE, OBJECT, FUNC, TLS, GNU_IFUNC
 MACHINES = {62: "EM_X86_64"}
 
-Row = tuple[int, str, str, str | None]
 
 
 class ElfSymbols:
@@ -40,19 +39,32 @@ class ElfSymbols:
         try:
             self.machine = MACHINES.get(elf.machine, str(elf.machine))
             self.build_id = elf.build_id
-            self._rows: list[Row] = [
-                (value, letter, name, None) for value, _, letter, name in _symbols(elf, ".symtab")]
+            self.table = _table(elf)
         finally:
             if elf is not path:
                 elf.close()
 
     def linked_at(self, name: str) -> int | None:
         """Return the linked address of the symbol *name*, or None."""
-        return next((address for address, _, found, _ in self._rows if found == name), None)
+        return next((symbol.address for symbol in self.table.find(name)), None)
 
-    def symbols(self, offset: int) -> SymbolList:
+    def symbols(self, offset: int) -> LinkedSymbols:
         """Return the symbols *offset* bytes from where they were linked; absolute ones (per-CPU) stay."""
-        return SymbolList(self._rows).moved(offset)
+        return self.table.moved(offset)
+
+
+def _table(elf: ElfFile) -> LinkedSymbols:
+    """Return the symbols of .symtab, from the cache when they are there."""
+    section = elf.section(".symtab")
+    key = None
+    if section is not None and section.type != SHT_NOBITS and section.link < len(elf.sections):
+        key = key_of(elf, section, elf.sections[section.link])
+    found = load(key) if key is not None else None
+    if found is None:
+        found = LinkedSymbols.of(_symbols(elf, ".symtab"))
+        if key is not None:
+            keep(key, found)
+    return found
 
 
 def read_symbols(elf: ElfFile, module: str | None = None, *, bias: int = 0, dynamic: bool = True) -> list[Symbol]:
@@ -71,7 +83,7 @@ def read_symbols(elf: ElfFile, module: str | None = None, *, bias: int = 0, dyna
     return list(found.values())
 
 
-def _symbols(elf: ElfFile, table: str) -> list[tuple[int, int, str, str]]:
+def _symbols(elf: ElfFile, table: str) -> list[Row]:
     """Return (value, size, letter of nm, name) of each symbol that is defined; in object files by the address that
     its section was given.
     """
@@ -84,7 +96,7 @@ def _symbols(elf: ElfFile, table: str) -> list[tuple[int, int, str, str]]:
     letters, bases = _letters(elf), {}
     if elf.type == ET_REL:
         bases = {one.number: one.address for one in elf.sections}
-    rows: list[tuple[int, int, str, str]] = []
+    rows: list[Row] = []
     for name, info, _, home, value, size in SYM.iter_unpack(data[: len(data) // SYM.size * SYM.size]):
         letter = LETTERS.get(info & 15)
         if letter is None or home == SHN_UNDEF or info & 15 == STT_TLS:

@@ -12,14 +12,16 @@ from pathlib import Path
 
 import pytest
 
+from kshell import cache
 from kshell.errors import Fault, FormatError, OpenError, TypeNotFoundError
 from kshell.linux import processes
 from kshell.memory.elfcore import EHDR, SHDR
 from kshell.target.open import open_target
 from kshell.target.target import Target
 from kshell.target.vmlinux import image_build_id
+from kshell.types import elfsym, kallsyms_scan, linkedsyms
 from kshell.types.elffile import ElfFile
-from kshell.types.elfsym import ElfSymbols
+from kshell.types.elfsym import ElfSymbols, read_symbols
 from tests.guest.cache import cache_root
 from tests.guest.image import GuestImage
 from tests.guest.oracle import Oracle
@@ -347,3 +349,63 @@ def test_510_with_its_vmlinux(
         assert len(target.types) and target.findings["types"].startswith(f"{types} of")
         assert target.object("console_drivers").member("name").string() == "ttyS"
         asked(target, guest_510.oracle)
+
+
+# -- what is kept ------------------------------------------------------------------------------------------------------
+
+
+def never(*_: object) -> None:
+    raise AssertionError("made again")
+
+
+def test_symbols_are_kept_by_build_id_and_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(linkedsyms, "WORTH_KEEPING", 1)
+    odd = {**RIGHT, "n\u00e4me": tiny.START + 0x200, "percpu": 0x40, "same": tiny.START + 0x123}
+    path = put(tmp_path, vmlinux(odd, BUILD_ID))
+    other = put(tmp_path, vmlinux({**odd, "_stext": 1 << 63}, BUILD_ID), "other")
+    made = list(ElfSymbols(path).symbols(0x1000))
+    assert {(one.name, one.address) for one in made} == {
+        (name, at + 0x1000 if at >> 63 else at) for name, at in odd.items()}
+    with monkeypatch.context() as patch:
+        patch.setattr(elfsym, "_symbols", never)
+        again = ElfSymbols(path)
+        assert list(again.symbols(0x1000)) == made and again.linked_at("n\u00e4me") == odd["n\u00e4me"]
+        with pytest.raises(AssertionError, match="made again"):
+            ElfSymbols(other)
+    kept = next((tmp_path / "cache").rglob("symtab-*"))
+    whole = kept.read_bytes()
+    for data in (whole[:-3], whole[:40], b"", whole[:30] + b"\xff" * 8 + whole[38:]):
+        kept.write_bytes(data)
+        assert list(ElfSymbols(path).symbols(0x1000)) == made
+
+
+def test_the_symbols_of_a_real_one_are_its_own(
+    index_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = debug_file("vmlinux", "5.10")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    elf = ElfFile(path)
+    rows = {(one.address, one.name, one.type) for one in read_symbols(elf, dynamic=False)}
+    elf.close()
+    for _ in range(2):
+        assert {(one.address, one.name, one.type) for one in ElfSymbols(path).symbols(0)} == rows
+        monkeypatch.setattr(elfsym, "_symbols", never)
+
+
+def test_where_kallsyms_is_is_kept(stripped_510: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with open_target(str(stripped_510)) as target:
+        made = list(target.symbols.sources[0])
+    monkeypatch.setattr(kallsyms_scan, "scan_kallsyms", never)
+    with open_target(str(stripped_510)) as target:
+        assert list(target.symbols.sources[0]) == made
+    kept = next(tmp_path.rglob("kallsyms-places-*"))
+    text = kept.read_bytes()
+    monkeypatch.undo()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    key = kept.name.removeprefix("kallsyms-places-")
+    for wrong in (b"kallsyms_names 10\n", b"\xff", b"kallsyms_names\n", text[64:].replace(b"ffffffff", b"ffff8888")):
+        cache.store("kallsyms-places", key, 1, wrong)
+        with open_target(str(stripped_510)) as target:
+            assert list(target.symbols.sources[0]) == made
