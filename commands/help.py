@@ -220,13 +220,14 @@ def which(
 def load(session: Session, name: FileName) -> Iterator[Output]:
     """Load a plugin: a name, or a path with a / in it.
 
-    A plugin is a Python file with dcmds and walkers (docs/plugins.md). It runs with all rights of kshell.
+    A plugin is a Python file with dcmds and walkers (docs/plugins.md). It runs with all rights of kshell. A name is
+    looked for in the folders of ::set -L, the user's folder of plugins without one, and among installed packages.
 
     Examples:
       ::load mine
       ::load /usr/local/share/kshell/mine.py
     """
-    count = load_module(session.registry, name)
+    count = load_module(session.registry, name, session.module_folders())
     yield Text(f"{name}: {count} dcmds and walkers")
 
 

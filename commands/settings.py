@@ -24,9 +24,7 @@ from kshell.api import (
     dcmd,
 )
 
-SWITCHES = ("autowrap", "ignoreeof", "pager", "repeatlast", "write_readback")
 FORMAT_COLUMNS = (Column("L", 1, key="letter"), Column("DESCRIPTION"))
-LIMITS = ("array_mem_limit", "array_str_limit")
 
 
 @dcmd("vars", group="Session")
@@ -48,66 +46,103 @@ def vars_(
         yield Text(f"{shown}>{variable.name}" if again else f"{variable.name} = {shown}", variable.value)
 
 
+#: options of ::set that + undoes, and those with a value
+UNDONE = "owW"
+WITH_VALUE = "oILPs"
+
+
 @dcmd("set", group="Session")
 def set_(
     session: Session, options: Annotated[list[str], Option("-o", "opt", "switch on, or NAME=VALUE")],
     distance: Annotated[int | None, Option("-s", "dist", "bytes behind a symbol that carry its name; 0: its size")],
+    macros: Annotated[str | None, Option("-I", "path", "folders in which $<name looks, with colons between")],
+    modules: Annotated[str | None, Option("-L", "path", "folders in which ::load NAME looks for plugins")],
     prompt: Annotated[str | None, Option("-P", "text", "the prompt")],
-    write: Annotated[bool, Flag("-w", "make sure that the target is open for writing, as $W")], words: list[str],
+    write: Annotated[bool, Flag("-w", "let the target be written again; it must be open for writing, as for $W")],
+    devices: Annotated[bool, Flag("-W", "refused: memory of devices is not read")],
+    force: Annotated[bool, Flag("-F", "refused: there is nothing that could be forced")], words: list[str],
 ) -> Iterator[Output]:
     """Show or change the options of the session.
 
     -o NAME switches on, +o NAME off; array_mem_limit and array_str_limit take =NUMBER or =none. autowrap breaks long
-    lines at the page width ($w).
+    lines at the page width ($w). +w lets nothing be written any more, until -w. In paths %R and %V are release and
+    version of the kernel, %i and %m its instruction set, %p the platform, %t the kind of target, %o the path as it was.
 
     Examples:
       ::set
       ::set -o array_mem_limit=none
       ::set +o pager
+      ::set -I ~/macros:~/macros/%R:%o
     """
-    chosen = session.options
-    given = [(option, True) for part in options for option in part.split(",")]
-    while words:
-        if words[0] != "+o" or len(words) < 2:
-            raise UsageError(f"{words[0]}: -o NAME or +o NAME")
-        given += [(option, False) for option in words[1].split(",")]
-        words = words[2:]
-    for option, on in given:
-        _change(session, option, on)
+    changes = [("o", True, part) for part in options]
+    changes += [(letter, True, value) for letter, value in (("I", macros), ("L", modules), ("P", prompt))
+                if value is not None]
+    changes += [(letter, True, "") for letter, on in (("w", write), ("W", devices), ("F", force)) if on]
+    changes += _more(words)
     if distance is not None:
         session.set_symbol_distance(distance)
-    if prompt is not None:
-        chosen.prompt = prompt[:35]
-    if write:
+    if {("w", True), ("w", False)} <= {(letter, on) for letter, on, _ in changes}:
+        raise UsageError("-w and +w: one of them")
+    for letter, on, value in changes:
+        _change(session, letter, on, value)
+    if not changes and distance is None:
+        yield from _show(session)
+
+
+def _more(words: list[str]) -> Iterator[tuple[str, bool, str]]:
+    """Yield the options behind the first one with a +, as (letter, on, value)."""
+    words = list(words)
+    while words:
+        first = words.pop(0)
+        sign, letter, value = first[:1], first[1:2], first[2:]
+        if sign not in ("+", "-") or letter not in ("wWF" + WITH_VALUE if sign == "-" else UNDONE) or not letter:
+            raise UsageError(f"{first}: no option of ::set", hint="-o NAME or +o NAME; ::help set lists them")
+        if letter in WITH_VALUE:
+            if not value and not words:
+                raise UsageError(f"option requires an argument -- {letter}")
+            yield letter, sign == "-", value or words.pop(0)
+        elif value:
+            raise UsageError(f"{first}: one option at a time behind a +")
+        else:
+            yield letter, sign == "-", ""
+
+
+def _change(session: Session, letter: str, on: bool, value: str) -> None:
+    if letter == "o":
+        session.options.switch(value, on)
+    elif letter in "IL":
+        session.set_search_path(letter, value)
+    elif letter == "P":
+        session.options.prompt = value[:35]
+    elif letter == "s":
+        session.set_symbol_distance(session.evaluate(value))
+    elif letter == "w" and on:
+        session.protected = False
         session.require_writable()
-    if given or write or distance is not None or prompt is not None:
-        return
+    elif letter == "w":
+        session.protected = True
+    elif letter == "W" and on:
+        raise KshellError("command is not supported by current target",
+                          hint="-W: what is mapped to a device is not in any image, and /dev/mem does not give it")
+    elif letter == "F":
+        raise KshellError("command is not supported by current target",
+                          hint="-F: kshell takes no control of a process or kernel when it opens one: nothing to force")
+
+
+def _show(session: Session) -> Iterator[Output]:
+    chosen = session.options
     smart = " (smart)" * (not chosen.symbol_distance)
+    yield Text(f"{'macro path':<25}: {':'.join(chosen.macro_path)}")
+    yield Text(f"{'module path':<25}: {':'.join(session.module_folders())}")
     yield Text(f"{'symbol matching distance':<25}: {chosen.symbol_distance}{smart}")
     yield Text(f"{'prompt':<25}: {chosen.prompt!r}")
-    for name in LIMITS:
+    for name in chosen.LIMITS:
         limit = getattr(chosen, name)
         yield Text(f"{name:<25}: {'none' if limit is None else limit}")
-    for name in SWITCHES:
+    for name in chosen.SWITCHES:
         yield Text(f"{name:<25}: {'on' if getattr(chosen, name) else 'off'}")
     if session.has_target:
-        yield Text(f"{'target':<25}: {'read-write' if session.target.writable else 'read-only'}")
-
-
-def _change(session: Session, option: str, on: bool) -> None:
-    name, equals, value = option.partition("=")
-    if name in SWITCHES:
-        if equals:
-            raise UsageError(f"option does not accept an argument -- {name}")
-        setattr(session.options, name, on)
-    elif name in LIMITS:
-        if not equals:
-            raise UsageError(f"option requires an argument -- {name}")
-        if value != "none" and not value.isdecimal():
-            raise UsageError(f"invalid argument for option {name} -- {value}", hint="a decimal number, or none")
-        setattr(session.options, name, None if value == "none" else int(value))
-    else:
-        raise UsageError(f"invalid debugger option -- {name}", hint=f"one of {', '.join((*SWITCHES, *LIMITS))}")
+        yield Text(f"{'target':<25}: {'read-write' if session.writable else 'read-only'}")
 
 
 @dcmd("formats", columns=FORMAT_COLUMNS, group="Session")

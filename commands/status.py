@@ -48,6 +48,11 @@ def status(
     yield Record(_lines(session, found), lambda: {key.replace(" ", "_"): value for key, value in found.items()})
 
 
+def _mode(session: Session) -> str:
+    mode = MODES.get(session.target.mode, session.target.mode)
+    return f"{mode}; read-only for the time being (::set +w)" if session.protected else mode
+
+
 def _facts(session: Session) -> Iterator[tuple[str, str]]:
     """Yield what is known of the target, word by word; what cannot be told says why."""
     target = session.target
@@ -56,7 +61,7 @@ def _facts(session: Session) -> Iterator[tuple[str, str]]:
     if own is not None:
         yield "kind", target.kind
         yield "description", target.description
-        yield "mode", MODES.get(target.mode, target.mode)
+        yield "mode", _mode(session)
         yield from own.status()
         target.symbols  # noqa: B018 - found when first asked for, and told in the findings
         target.types  # noqa: B018
@@ -72,7 +77,7 @@ def _facts(session: Session) -> Iterator[tuple[str, str]]:
     except KshellError as error:
         yield "host", f"unknown ({error})"
         yield "operating system", target.release
-    yield "mode", MODES.get(target.mode, target.mode)
+    yield "mode", _mode(session)
     target.symbols  # noqa: B018 - found when first asked for, and told in the findings
     target.types  # noqa: B018
     built = build_id(target)

@@ -73,6 +73,16 @@ class Number(click.ParamType):  # type: ignore[type-arg, unused-ignore]
 @click.option("-q", "quiet", is_flag=True, help="No banner and no notes.")
 @click.option("--stop-on-error", is_flag=True, help="Leave at the first command that fails, with status 1.")
 @click.option("--no-plugins", is_flag=True, help="Load no plugins but those that come with kshell.")
+@click.option("-o", "on", multiple=True, metavar="OPT", allow_from_autoenv=False,
+              help="Switch an option on, or NAME=VALUE, as ::set -o does; +o OPT switches one off.")
+@click.option("+o", "off", multiple=True, metavar="OPT", hidden=True, allow_from_autoenv=False)
+@click.option("-I", "macros", metavar="PATH", allow_from_autoenv=False,
+              help="Folders in which $<NAME looks for files of commands, with colons between (::set -I).")
+@click.option("-L", "modules", metavar="PATH", allow_from_autoenv=False,
+              help="Folders in which ::load NAME looks for plugins.")
+@click.option("-P", "prompt", metavar="TEXT", allow_from_autoenv=False, help="The prompt.")
+@click.option("-s", "distance", type=click.IntRange(min=0), metavar="N", allow_from_autoenv=False,
+              help="Bytes behind a symbol that carry its name; 0: as many as it has.")
 @click.option("-S", "--no-startup", is_flag=True, help="Do not obey the startup file.")
 @click.version_option(kshell.__version__, "-V", "--version", message="kshell %(version)s")
 @click.argument("target", required=False)
@@ -83,7 +93,8 @@ def cli(
     dry_run: bool,
     raw: bool, pause: bool, stay_stopped: bool, phys_base: int, map_file: str | None, parts: tuple[str, ...],
     kernel: int | None, pid: int | None, no_target: bool, json: bool, quiet: bool, stop_on_error: bool,
-    no_plugins: bool, no_startup: bool, target: str | None, vmlinux: str | None,
+    no_plugins: bool, on: tuple[str, ...], off: tuple[str, ...], macros: str | None, modules: str | None,
+    prompt: str | None, distance: int | None, no_startup: bool, target: str | None, vmlinux: str | None,
 ) -> int:
     """mdb for Linux: read and write kernel and user memory.
 
@@ -117,14 +128,14 @@ def cli(
         raise click.UsageError("--raw, --phys-base, --map, --part and --kernel are about TARGET, and there is none")
     if target == "":
         raise click.UsageError("TARGET is empty")
-    from kshell.shell.start import Request, start
+    from kshell.shell.start import Request, Settings, start
 
     return start(Request(
         commands=commands, script=script, mode="r+" if write else "c" if cow else "r", no_target=no_target, json=json,
         quiet=quiet, stop_on_error=stop_on_error, plugins=not no_plugins, target=target, vmlinux=vmlinux,
         raw=raw, phys_base=phys_base, map=map_file, parts=parts, kernel=kernel, arguments=arguments,
         startup=not no_startup, pause=pause, stay_stopped=stay_stopped, want_kernel=want_kernel,
-        dry_run=dry_run))
+        dry_run=dry_run, options=Settings(on, off, macros, modules, prompt, distance)))
 
 
 def main() -> None:

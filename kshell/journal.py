@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from kshell.target.target import Target
 
 WRITE_PIECE = 1 << 20
+PROTECTED = "::set +w has stopped all writes; ::set -w allows them again"
 
 
 class JournalEntry(NamedTuple):
@@ -29,10 +30,12 @@ class Writing:
 
     :ivar journal: the writes that can be undone, the oldest first
     :ivar dry_run: writes are shown and not made (``--dry-run``)
+    :ivar protected: nothing is written for the time being (``::set +w``)
     """
 
     journal: list[JournalEntry]
     dry_run: bool
+    protected: bool
     _written: int
     _target: Target | None
 
@@ -45,6 +48,11 @@ class Writing:
         """Return the memory called *name*: see :meth:`kshell.session.Session.memory`."""
         raise NotImplementedError
 
+    @property
+    def writable(self) -> bool:
+        """Whether the target is open for writing and may be written."""
+        return self._target is not None and self._target.writable and not self.protected
+
     def write(self, space: Memory | str, address: int, data: bytes) -> JournalEntry:
         """Write *data* at *address* and record it, so that it can be listed and undone.
 
@@ -55,6 +63,8 @@ class Writing:
         if address < 0 or address + len(data) > TOP:
             raise Fault(address % TOP, len(data), Reason.NOT_MAPPED, space=memory.space, verb="write",
                         detail="past the end of the address space")
+        if self.protected and not self.dry_run:
+            raise Fault(address, len(data), Reason.READ_ONLY, space=memory.space, verb="write", hint=PROTECTED)
         if not memory.writable and not self.dry_run:
             hint = "start kshell with -w to write, or with --cow to write to a private copy"
             if self._target is not None and self._target.writable:
@@ -97,6 +107,9 @@ class Writing:
 
         :raises KshellError: it is not
         """
+        if self.protected:
+            raise KshellError("failed to re-open target for writing: ::set +w has stopped all writes",
+                              hint="::set -w allows them again")
         if not self.target.writable and not self.dry_run:
             raise KshellError("failed to re-open target for writing: it was opened read-only",
                               hint="start kshell with -w to write, or with --cow to write to a private copy")
@@ -108,6 +121,8 @@ class Writing:
         """
         if not self.journal:
             raise KshellError("nothing to undo")
+        if self.protected:
+            raise KshellError("target is not open for writing", hint=PROTECTED)
         entry = self.journal[-1]
         now = entry.memory.read(entry.address, len(entry.new))
         if now != entry.new:

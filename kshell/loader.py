@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from importlib import import_module
 from importlib.machinery import SourceFileLoader
@@ -133,22 +133,31 @@ def _parse_entry_points(text: str) -> Iterator[EntryPoint]:
             yield EntryPoint(name.strip(), value.partition("[")[0].strip())
 
 
-def load(registry: Registry, name: str) -> int:
-    """Obey ``::load``: load a file (a name with ``/``), a plugin of the user's folder, or an installed one.
+def load(registry: Registry, name: str, folders: Sequence[str] | None = None) -> int:
+    """Obey ``::load``: load a file (a name with ``/``), a plugin of one of *folders*, or an installed one.
 
+    :param folders: None: the user's folder of plugins
     :returns: how many dcmds and walkers it brought
-    :raises KshellError: it cannot be found or is broken; says why
+    :raises KshellError: it cannot be found or is broken, or others may write it; says why
     """
     if "/" in name:
         return load_file(registry, Path(name).expanduser())
-    stem = name.removesuffix(".py")
-    for path in _plugin_files(lambda _: None):
-        if path.stem == stem:
+    if folders is None:
+        own = plugin_dir()
+        folders = () if own is None else (str(own),)
+    for folder in map(Path, folders):
+        path = folder / f"{name.removesuffix('.py')}.py"
+        if path.is_file():
+            for place, what in ((folder, "its folder"), (path, "it")):
+                if why := unsafe(place):
+                    raise KshellError(f"plugin {path} is not loaded: {what} {why}",
+                                      hint="::load with the whole path loads it all the same")
             return load_file(registry, path)
     for entry in entry_points():
         if entry.name == name:
             return load_entry(registry, entry)
-    raise NotFoundError("module", name, hint="a plugin's name, or a path with a / in it")
+    looked = f"looked in {', '.join(folders)}; ::set -L sets the folders, " if folders else ""
+    raise NotFoundError("module", name, hint=f"{looked}a path with a / in it names a file")
 
 
 def load_file(registry: Registry, path: Path) -> int:

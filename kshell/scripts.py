@@ -79,6 +79,8 @@ def file_lines(source: IO[bytes], name: str) -> Iterator[bytes]:
 def open_script(session: Session, path: str, words: Sequence[str | int] | None = None) -> Script:
     """Return the file *path* ready to be obeyed; inside another file its name starts at the folder of that file.
 
+    A name without a ``/`` that is not there is looked for in the folders of ``::set -I``.
+
     :param words: its arguments, each an expression; None: it has none of its own
     :raises KshellError: it cannot be opened, or an argument has no value
     """
@@ -86,11 +88,24 @@ def open_script(session: Session, path: str, words: Sequence[str | int] | None =
     found = os.path.join(outer.folder, path) if outer is not None and outer.folder else path
     values = None if words is None else script_arguments(session, words)
     try:
-        source = open(found, "rb")  # noqa: SIM115 - read as it is obeyed
+        source = _open(session, path, found)
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else str(error)
         raise KshellError(f"failed to open {repr_name(found)}: {why}", hint="see ::help '$<'") from error
+    found = source.name
     return Script(file_lines(source, found), found, folder=os.path.dirname(found) or ".", arguments=values)
+
+
+def _open(session: Session, path: str, found: str) -> IO[bytes]:
+    try:
+        return open(found, "rb")
+    except FileNotFoundError:
+        from kshell.searchpath import find
+
+        other = find(path, session.options.macro_path)
+        if other is None:
+            raise
+        return open(other, "rb")
 
 
 def script_arguments(session: Session, words: Sequence[str | int]) -> list[int]:

@@ -101,6 +101,8 @@ class Session(Writing):
         self.snapshots: dict[str, list[Any]] = {}
         #: writes are shown and not made (``--dry-run``)
         self.dry_run = False
+        #: nothing is written for the time being (``::set +w``)
+        self.protected = False
         #: makes the renderer for what goes to a shell command; None: plain text
         self.shell_renderer: Callable[[], Renderer] | None = None
 
@@ -423,6 +425,27 @@ class Session(Writing):
         self.options.symbol_distance = distance
         if self._target is not None:
             self._target.symbols.distance = distance
+
+    def set_search_path(self, letter: str, path: str) -> None:
+        """Set the path of ``-I`` (files of commands) or ``-L`` (plugins).
+
+        :raises UsageError: it has an unknown token
+        """
+        from kshell.searchpath import folders
+
+        if letter == "I":
+            self.options.macro_path = folders(self, path, self.options.macro_path)
+        else:
+            self.options.module_path = folders(self, path, self.module_folders())
+
+    def module_folders(self) -> tuple[str, ...]:
+        """Return the folders in which ``::load name`` looks."""
+        if self.options.module_path is not None:
+            return self.options.module_path
+        from kshell.loader import plugin_dir
+
+        own = plugin_dir()
+        return () if own is None else (str(own),)
 
     # -- the log, and the end -----------------------------------------------------------------------------------------
 

@@ -77,9 +77,9 @@ class ChosenCpu:
         if not self._session.has_target or self._session.target.control is None:
             raise KshellError(f"cannot modify read-only variable '{name}'")
         control = debugger_of(self._session)
-        if self._session.target.mode != "r+":
+        if self._session.target.mode != "r+" or self._session.protected:
             raise KshellError(f"cannot modify register {name}: target is not open for writing",
-                              hint="start kshell with -w")
+                              hint="::set -w allows it again" if self._session.protected else "start kshell with -w")
         control.set_register(self.number, name, value)
 
 

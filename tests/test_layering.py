@@ -28,7 +28,7 @@ STOREYS = {
     "kshell.foreign": 6,
     "kshell.builtin": 6, "kshell.execution": 6, "kshell.options": 6, "kshell.events": 6, "kshell.running": 6,
     "kshell.stepping": 6,
-    "kshell.loader": 6, "kshell.scripts": 6, "kshell.index": 6, "kshell.instructions": 6,
+    "kshell.loader": 6, "kshell.scripts": 6, "kshell.searchpath": 6, "kshell.index": 6, "kshell.instructions": 6,
     "kshell.api": 7,
     "kshell.commands": 8, "kshell.plugins": 8,
     "kshell.shell": 9, "kshell.__main__": 9, "kshell.docgen": 9,

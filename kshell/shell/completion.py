@@ -185,10 +185,11 @@ class KshellCompleter(Completer):
     def _options(self, context: CompletionContext) -> Iterator[tuple[str, str]]:
         """Offer the options of the session, of which ``::set -o`` takes several with commas between."""
         done, comma, last = context.word.rpartition(",")
-        for name, now in vars(self._session.options).items():
-            switch, limit = isinstance(now, bool), name.endswith("_limit")
-            if name.startswith(last) and name != "width_fixed" and (switch or limit):
-                shown = ("on" if now else "off") if switch else "none" if now is None else str(now)
+        chosen = self._session.options
+        for name in (*chosen.LIMITS, *chosen.SWITCHES):
+            now, limit = getattr(chosen, name), name in chosen.LIMITS
+            if name.startswith(last):
+                shown = "none" if now is None else str(now) if limit else ("on" if now else "off")
                 yield done + comma + name + "=" * limit, shown
 
 

@@ -130,7 +130,7 @@ def _keys(completer: KshellCompleter) -> KeyBindings:
 def _plain_prompt(session: Session) -> str:
     if session.options.prompt != "> ":
         return session.options.prompt
-    mark = "! " if session.has_target and session.target.writable else "> "
+    mark = "! " if session.writable else "> "
     head = _stands_at(session)
     if session.context is not None:
         return f"{head}pid {session.context.pid}{mark}"

@@ -8,7 +8,7 @@ from typing import IO, TYPE_CHECKING, NamedTuple
 
 from kshell.builtin import make_registry
 from kshell.console import Console
-from kshell.errors import KshellError, OpenError
+from kshell.errors import KshellError, OpenError, UsageError
 from kshell.output import Warn
 from kshell.render import JsonRenderer
 from kshell.scripts import script_arguments
@@ -18,6 +18,33 @@ from kshell.shell.scripted import run_file, run_startup, run_strings
 
 if TYPE_CHECKING:
     from kshell.target.target import Target
+
+
+class Settings(NamedTuple):
+    """What ``::set`` would be told: options to switch on and off, paths, the prompt, the distance behind symbols."""
+
+    on: tuple[str, ...] = ()
+    off: tuple[str, ...] = ()
+    macros: str | None = None
+    modules: str | None = None
+    prompt: str | None = None
+    distance: int | None = None
+
+    def apply(self, session: Session) -> None:
+        """Change *session*, whose target is open.
+
+        :raises UsageError: an option or path is wrong
+        """
+        for words, on in [(words, True) for words in self.on] + [(words, False) for words in self.off]:
+            session.options.switch(words, on)
+        if self.macros is not None:
+            session.set_search_path("I", self.macros)
+        if self.modules is not None:
+            session.set_search_path("L", self.modules)
+        if self.prompt is not None:
+            session.options.prompt = self.prompt[:35]
+        if self.distance is not None:
+            session.set_symbol_distance(self.distance)
 
 
 class Request(NamedTuple):
@@ -30,6 +57,7 @@ class Request(NamedTuple):
     :ivar arguments: of the script; :ivar startup: obey the startup file first
     :ivar dry_run: writes are shown and not made
     :ivar want_kernel: a target without readable kernel memory is an error
+    :ivar options: of the session
     :ivar pause: a virtual machine is stopped for each question
     """
 
@@ -54,6 +82,7 @@ class Request(NamedTuple):
     pause: bool = False
     want_kernel: bool = False
     dry_run: bool = False
+    options: Settings = Settings()
 
 
 def start(request: Request) -> int:
@@ -88,6 +117,12 @@ def start(request: Request) -> int:
         console.end_command()
         return 1
     session.attach(target)
+    try:
+        request.options.apply(session)
+    except UsageError as error:
+        session.close()
+        console.error(error)
+        return 2
     session.registry = make_registry(lambda problem: session.report(Warn(problem), ""), plugins=request.plugins)
     try:
         if request.startup and (startup := _startup_file(console)):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from kshell.linux import uts
 from tests.conformance.run import KERNEL, Case, Machine, cases, check, together
 
 TASK, JIFFIES = KERNEL + 0x100, KERNEL + 0x200
@@ -131,6 +132,20 @@ def test_11_7_commands_of_nm_p_bring_the_private_table_back() -> None:
     ("11.8-a-limit", "::set -o array_mem_limit=4; ::set ! grep mem_limit", f"{'array_mem_limit':<25}: 4\n"),
     ("11.8-no-limit", "::set -o array_str_limit=none; ::set ! grep str_limit", f"{'array_str_limit':<25}: none\n"),
     ("11.8-s", "::set -s 100; ::set ! grep distance", f"{'symbol matching distance':<25}: 256\n"),
+    ("11.8-I", "::set -I /a:/b; ::set -I /c:%o; ::set ! grep macro", f"{'macro path':<25}: /c:/a:/b\n"),
+    ("11.8-L", "::set -L /a; ::set -L %o:/b; ::set ! grep module", f"{'module path':<25}: /a:/b\n"),
+    ("11.8-glued", "::set -I/a -o repeatlast +o pager,repeatlast -L /m -s 20; ::set ! grep -c ': /\\|: on\\|: 32$'",
+     "5\n"),
+    ("11.8-adb", "::set -o adb; ::set ! egrep 'prompt|pager|repeat'",
+     f"{'prompt':<25}: ''\n{'pager':<25}: off\n{'repeatlast':<25}: on\n"),
+    ("11.8-no-adb", "::set -o adb +o adb; ::set ! egrep 'prompt|pager|repeat'",
+     f"{'prompt':<25}: '> '\n{'pager':<25}: on\n{'repeatlast':<25}: off\n"),
+    Case("11.8-unknown-token", "::set -I /a/%z", error="::set: %z: no token of a path"),
+    Case("11.8-unknown-plus", "::set +x", error="::set: +x: no option of ::set"),
+    Case("11.8-W", "::set -W", error="::set: command is not supported by current target"),
+    ("11.8-plus-W", "::set +W"),
+    Case("11.8-F", "::set -F", error="::set: command is not supported by current target"),
+    Case("11.8-w-and-plus-w", "::set -w +w", error="::set: -w and +w: one of them"),
     ("11.8-P", "::set -P 'q '; ::set ! grep prompt", f"{'prompt':<25}: 'q '\n"),
     Case("11.8-unknown", "::set -o nosuch", error="::set: invalid debugger option -- nosuch"),
     Case("11.8-needs-an-argument", "::set -o array_mem_limit", error="::set: option requires an argument -- "
@@ -154,3 +169,58 @@ def test_7_2_statuses_of_builtins(line: str, status: str) -> None:
     found = Machine(typed=True).run(line).status
     assert found is not None
     assert found.name == status
+
+
+def test_11_8_plus_w_stops_writes_and_w_allows_them_again() -> None:
+    machine = Machine(typed=True, writable=True)
+    assert machine.run("::set +w; ::set ! grep target").out == f"{'target':<25}: read-only\n"
+    said = machine.run("jiffies/W 5")
+    assert said.errors == [f"/W: failed to write 5 at address 0x{KERNEL + 0x200:x}: target is not open for writing"]
+    assert "::set -w allows them again" in said.err
+    assert "::set +w has stopped all writes" in machine.run("$W").err
+    assert machine.run("::set -w; jiffies/W 5; ::set +w").errors == []
+    assert machine.run("::undo").errors == ["::undo: target is not open for writing"]
+    assert machine.run("::set -w; ::undo; jiffies/W 7").errors == []
+
+
+def test_11_8_a_dump_cannot_lead_a_path_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(typed=True)
+    names = uts.Uname(*("x",) * 2, "../../etc", "..:/evil/\0", *("x",) * 2)
+    monkeypatch.setattr(uts, "uname", lambda _target: names)
+    machine.run("::set -I /a/%R/%i:/b/%V")
+    assert machine.session.options.macro_path == ("/a/__.._etc/x86_64", "/b/___evil__")
+
+
+def test_11_8_files_are_looked_for_in_the_macro_path(tmp_path: Path) -> None:
+    for name, word in {"a/mine": "first; $<beside", "b/mine": "second", "b/other": "other", "a/beside": "beside",
+                       "b/modules": "no macro"}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f"::echo {word}\n")
+    machine = Machine(typed=True)
+    machine.run(f"::set -I {tmp_path}/nosuch:{tmp_path}/a:{tmp_path}/b")
+    assert machine.run("$<<mine; $<other").words == "first beside other"
+    assert machine.run("$<modules").words == "no macro", "a file comes before adb's macro of the name"
+    assert machine.run(f"$<{tmp_path}/b/mine").words == "second"
+    assert machine.run("$<./mine").errors == ['$<: failed to open "./mine": No such file or directory']
+
+
+HELLO = '''
+from kshell.api import dcmd
+@dcmd("hello")
+def hello(session):
+    """Greet."""
+    yield "hi"
+'''
+
+
+def test_11_8_plugins_are_looked_for_in_the_module_path(tmp_path: Path) -> None:
+    plugin = tmp_path / "greeting.py"
+    plugin.write_text(HELLO)
+    machine = Machine()
+    assert machine.run("::load greeting").errors == ['::load: no module "greeting"']
+    assert machine.run(f"::set -L /nosuch:{tmp_path}; ::load greeting; ::hello").words.endswith("hi")
+    machine.run("::unload greeting")
+    plugin.chmod(0o666)
+    assert machine.run("::load greeting").errors == [
+        f"::load: plugin {plugin} is not loaded: it may be written by everybody"]
+    assert machine.run(f"::set -L {tmp_path}/nosuch; ::load greeting").err.count(f"looked in {tmp_path}/nosuch") == 1

@@ -240,6 +240,30 @@ def test_16_as_an_interpreter(folder: Path) -> None:
     assert (words(done.stdout), done.stderr, done.returncode) == ("42", "", 0)
 
 
+def test_16_options_of_the_session(folder: Path) -> None:
+    (folder / "more" / "greeting.py").write_text(
+        'from kshell.api import dcmd\n@dcmd("hello")\ndef hello(session):\n    """Greet."""\n    yield "hi"\n')
+    done = kshell("-n", "-o", "repeatlast,array_mem_limit=7", "+o", "pager", "-o", "ignoreeof", "-s", "16", "-P", "q>",
+                  "-I", f"/x:{folder}/more", "-L", f"{folder}/more", "-e", "::set", "-e", "$<beside", "-e",
+                  "::load greeting; ::hello")
+    assert (done.stderr, done.returncode) == ("", 0)
+    shown = words(done.stdout)
+    for part in (f"macro path : /x:{folder}/more module path : {folder}/more symbol matching distance : 16",
+                 "prompt : 'q>' array_mem_limit : 7", "ignoreeof : on pager : off repeatlast : on", "beside", "hi"):
+        assert part in shown
+
+
+@pytest.mark.parametrize(("option", "said"), [
+    (("-o", "nosuch"), "invalid debugger option -- nosuch"),
+    (("+o", "array_mem_limit"), "option requires an argument -- array_mem_limit"),
+    (("-I", "/a/%z"), "%z: no token of a path"), (("-s", "x"), "is not a valid integer"),
+])
+def test_16_wrong_options_of_the_session(option: tuple[str, str], said: str) -> None:
+    done = kshell("-n", *option, "-e", "1=X")
+    assert said in done.stderr
+    assert (done.stdout, done.returncode) == ("", 2)
+
+
 # -- the startup file -------------------------------------------------------------------------------------------------
 
 
