@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import IO, Annotated
 
 from kshell.api import (
     ADDRESS,
     COUNT,
     DECIMAL,
+    WRITE_PIECE,
     Argument,
     Column,
     FileName,
     Flag,
+    JournalEntry,
     KshellError,
     Memory,
     Note,
@@ -21,6 +24,7 @@ from kshell.api import (
     Option,
     Output,
     Record,
+    RegisterEntry,
     Row,
     Session,
     UsageError,
@@ -29,8 +33,6 @@ from kshell.api import (
     show_base,
 )
 
-#: bytes of a file that are written at most: what is replaced is kept, so that it can be undone
-MAX_FILE = 64 << 20
 #: bytes of a write that are shown
 SHOWN = 256
 
@@ -94,8 +96,8 @@ def write(
 
 def _data(
     session: Session, length: int | None, string: bool, zero: bool, file: str | None, values: list[Argument],
-) -> bytes:
-    """Return the bytes that the options and words say.
+) -> bytes | Path:
+    """Return the bytes that the options and words say, or the file that has them.
 
     :raises UsageError: they say none, or contradict each other
     """
@@ -104,7 +106,7 @@ def _data(
     if file is not None:
         if values:
             raise UsageError("-f takes no words")
-        return _file(file)
+        return Path(file)
     if not values:
         raise UsageError("what to write is missing")
     if string or zero:
@@ -114,19 +116,6 @@ def _data(
     if length is not None:
         return b"".join(_number(session, length, value) for value in values)
     return b"".join(map(_bytes, values))
-
-
-def _file(path: str) -> bytes:
-    try:
-        with Path(path).open("rb") as file:
-            data = file.read(MAX_FILE + 1)
-    except OSError as error:
-        raise KshellError(f"cannot read {path}: {error.strerror}") from error
-    if len(data) > MAX_FILE:
-        raise KshellError(f"{path} is larger than {MAX_FILE >> 20} MiB, which is the most for one write")
-    if not data:
-        raise KshellError(f"{path} is empty")
-    return data
 
 
 def _number(session: Session, length: int, value: Argument) -> bytes:
@@ -152,17 +141,45 @@ def _bytes(word: Argument) -> bytes:
     raise UsageError(f"{shown} is not bytes: each has two hex digits", hint="-l 1|2|4|8 writes a number, -s text")
 
 
-def _write(session: Session, memory: Memory, address: int, data: bytes, length: int | None) -> Iterator[Output]:
-    entry = session.write(memory, address, data)
+def _write(session: Session, memory: Memory, address: int, data: bytes | Path, length: int | None) -> Iterator[Output]:
+    entry = session.write(memory, address, data) if isinstance(data, bytes) else _copy(session, memory, address, data)
     if session.dry_run:
         yield Note("a dry run: nothing is written")
-    shown = change(entry.old, entry.new, address, length, session.byteorder)
-    yield Record(shown, lambda: _json(entry.number, memory.space, address, entry.old, entry.new), address)
-    session.dot, session.increment = address, len(data)
+    shown = change(entry.old, entry.new, address, length, session.byteorder, entry.size)
+    yield Record(shown, lambda: _json(entry, entry.old, entry.new), address)
+    session.dot, session.increment = address, entry.size
 
 
-def change(old: bytes, new: bytes, address: int, length: int | None, byteorder: str) -> Iterator[str]:
-    """Yield the lines of a write: ``ffff888003a5c000: 00 00 -> de ad``, or numbers of *length* bytes."""
+def _copy(session: Session, memory: Memory, address: int, path: Path) -> JournalEntry:
+    """Write the bytes of a file as they are read.
+
+    :raises KshellError: it cannot be read, or is empty; what was written before is recorded
+    """
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if not path.is_file():  # a pipe does not tell how much there is
+                raise KshellError(f"{path} is no file", hint="its size has to be known before anything is written")
+            if not size:
+                raise KshellError(f"{path} is empty")
+            return session.write_pieces(memory, address, size, _pieces(file, path, size))
+    except OSError as error:
+        raise KshellError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _pieces(file: IO[bytes], path: Path, size: int) -> Iterator[memoryview]:
+    for at in range(0, size, WRITE_PIECE):
+        wanted = min(WRITE_PIECE, size - at)
+        piece = file.read(wanted)
+        if len(piece) < wanted:
+            raise KshellError(f"{path} became shorter while it was read: {at} bytes of it are written")
+        yield memoryview(piece)
+
+
+def change(
+    old: bytes, new: bytes, address: int, length: int | None, byteorder: str, size: int,
+) -> Iterator[str]:
+    """Yield the lines of a write of *size* bytes: ``ffff888003a5c000: 00 00 -> de ad``; with *length* numbers."""
     step = length or 16
     for at in range(0, min(len(new), SHOWN), step):
         before, after = old[at : at + step], new[at : at + step]
@@ -171,12 +188,13 @@ def change(old: bytes, new: bytes, address: int, length: int | None, byteorder: 
             yield f"{address + at:016x}: {' -> '.join(numbers)}"
         else:
             yield f"{address + at:016x}: {before.hex(' ')} -> {after.hex(' ')}"
-    if len(new) > SHOWN:
-        yield f"and {len(new) - SHOWN} bytes more"
+    if size > SHOWN:
+        yield f"and {size - SHOWN} bytes more"
 
 
-def _json(number: int, space: str, address: int, old: bytes, new: bytes) -> dict[str, object]:
-    bare = {"number": number, "space": space, "addr": f"0x{address:x}", "size": len(new)}
+def _json(entry: JournalEntry, old: bytes, new: bytes) -> dict[str, object]:
+    """Return a write as JSON; of a large one the first bytes are in it, fewer than ``size``."""
+    bare = {"number": entry.number, "space": entry.space, "addr": f"0x{entry.address:x}", "size": entry.size}
     return {**bare, "old": old.hex(), "new": new.hex()}
 
 
@@ -186,15 +204,19 @@ def _json(number: int, space: str, address: int, old: bytes, new: bytes) -> dict
 def writes(session: Session) -> Iterator[Output]:
     """List the writes of this session that can be undone, the oldest first.
 
-    Bytes are in memory order; long ones are cut. Into a pipe it passes addresses.
+    Bytes are in memory order; long ones are cut. A register that was changed has its CPU as the space and is shown as a
+    number. Into a pipe it passes addresses.
 
     Examples:
       ::writes
       ::writes | ::dump -l 10
     """
     for entry in session.journal:
+        if isinstance(entry, RegisterEntry):
+            yield Row(None, (entry.number, f"cpu {entry.cpu}", entry.name, 8, f"{entry.old:x}", f"{entry.new:x}"))
+            continue
         old, new = (part[:15].hex() + ".." * (len(part) > 15) for part in (entry.old, entry.new))
-        yield Row(entry.address, (entry.number, entry.space, entry.address, len(entry.new), old, new))
+        yield Row(entry.address, (entry.number, entry.space, entry.address, entry.size, old, new))
 
 
 @dcmd("undo", group="Writing")
@@ -203,7 +225,8 @@ def undo(
 ) -> Iterator[Output]:
     """Take back the last write, the last n, or all of this session.
 
-    The latest is undone first. One whose bytes have changed since is refused, and nothing before it is undone.
+    The latest is undone first. One whose bytes have changed since is refused, and nothing before it is undone. A
+    register can be put back as long as its CPU has not changed it.
 
     Examples:
       ::undo
@@ -219,5 +242,14 @@ def undo(
         raise KshellError(f"only {len(session.journal)} can be undone", hint="::writes lists them")
     for _ in range(count):
         entry = session.undo()
-        lines = change(entry.new, entry.old, entry.address, None, session.byteorder)
-        yield Record(lines, lambda entry=entry: _json(entry.number, entry.space, entry.address, entry.new, entry.old))  # type: ignore[misc]
+        yield from _taken_back(entry, session.byteorder)
+
+
+def _taken_back(entry: JournalEntry | RegisterEntry, byteorder: str) -> Iterator[Output]:
+    if isinstance(entry, RegisterEntry):
+        told = {"number": entry.number, "cpu": entry.cpu, "register": entry.name, "old": f"0x{entry.new:x}",
+                "new": f"0x{entry.old:x}"}
+        yield Record([f"{entry.name} of CPU {entry.cpu}: {entry.new:x} -> {entry.old:x}"], lambda: dict(told))
+        return
+    lines = change(entry.new, entry.old, entry.address, None, byteorder, entry.size)
+    yield Record(lines, lambda: _json(entry, entry.new, entry.old))

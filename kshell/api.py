@@ -60,6 +60,7 @@ from kshell.errors import (
     TypeNotFoundError,
     UsageError,
 )
+from kshell.journal import WRITE_PIECE, JournalEntry, RegisterEntry
 from kshell.output import (
     ADDRESS,
     COUNT,
@@ -127,20 +128,20 @@ if TYPE_CHECKING:
     from kshell.value.differences import differences, frozen
 
 __all__ = [
-    "ADDRESS", "API_VERSION", "COUNT", "DECIMAL", "FORMATS", "HEX", "OCTAL", "SEARCH_LETTERS", "TEXT",
-    "WRITE_LETTERS", "Abort", "Address", "Argument", "ArrayType", "Batch", "Block", "CType", "Call", "Column",
+    "ADDRESS", "API_VERSION", "COUNT", "DECIMAL", "FORMATS", "HEX", "OCTAL", "SEARCH_LETTERS", "TEXT", "WRITE_LETTERS",
+    "WRITE_PIECE", "Abort", "Address", "Argument", "ArrayType", "Batch", "Block", "CType", "Call", "Column",
     "Condition", "Context", "Dcmd", "DcmdName", "Decimal", "DumpOptions", "EnumTable", "EnumType", "Event", "Expr",
-    "Fault", "FileName", "Flag", "Halted", "Instruction", "Item", "Items", "KshellError", "Many", "MemberError",
-    "MemberName", "Memory", "ModuleName", "Next", "NoProcessError", "NoUserSpaceError", "NotFoundError", "Note",
-    "Number", "Objects", "Option", "Output", "ParseError", "Pid", "PrintOptions", "Printf", "Reason", "Record",
-    "Records", "Row", "Runner", "Selection", "Session", "StructType", "Symbol", "SymbolName", "SymbolNotFoundError",
-    "Table", "Text", "TypeLike", "TypeName", "TypeNotFoundError", "UsageError", "Value", "Values", "VariableName",
-    "Vector", "Walker", "WalkerName", "Warn", "Word", "address_text", "batches", "check_condition", "control_of",
-    "dcmd", "debugger_of", "differences", "disassembler", "dump", "dump_json", "escape", "escape_bytes",
-    "format_layout", "format_value", "frozen", "load_module", "near_names", "offsetof", "offsetof_text",
-    "offsetof_value", "parse_condition", "parse_number", "pipe_value", "piped_type", "read_prefix", "resolve_place",
-    "show_base", "sizeof", "sizeof_text", "step_into", "step_out", "step_over", "take_type", "tell_stop", "to_json",
-    "type_and_members", "walker", "watching",
+    "Fault", "FileName", "Flag", "Halted", "Instruction", "Item", "Items", "JournalEntry", "KshellError", "Many",
+    "MemberError", "MemberName", "Memory", "ModuleName", "Next", "NoProcessError", "NoUserSpaceError", "NotFoundError",
+    "Note", "Number", "Objects", "Option", "Output", "ParseError", "Pid", "PrintOptions", "Printf", "Reason", "Record",
+    "Records", "RegisterEntry", "Row", "Runner", "Selection", "Session", "StructType", "Symbol", "SymbolName",
+    "SymbolNotFoundError", "Table", "Text", "TypeLike", "TypeName", "TypeNotFoundError", "UsageError", "Value",
+    "Values", "VariableName", "Vector", "Walker", "WalkerName", "Warn", "Word", "address_text", "batches",
+    "check_condition", "control_of", "dcmd", "debugger_of", "differences", "disassembler", "dump", "dump_json",
+    "escape", "escape_bytes", "format_layout", "format_value", "frozen", "load_module", "near_names", "offsetof",
+    "offsetof_text", "offsetof_value", "parse_condition", "parse_number", "pipe_value", "piped_type", "read_prefix",
+    "resolve_place", "show_base", "sizeof", "sizeof_text", "step_into", "step_out", "step_over", "take_type",
+    "tell_stop", "to_json", "type_and_members", "walker", "watching",
 ]
 
 #: what is imported when it is first used: name -> module, module:name, or "module:" for the module itself

@@ -18,7 +18,7 @@ from kshell.errors import (
     repr_name,
 )
 from kshell.events import Events
-from kshell.journal import JournalEntry, Writing
+from kshell.journal import JournalEntry, RegisterEntry, Writing
 from kshell.lang.numbers import show_base
 from kshell.memory.model import Memory
 from kshell.options import Options
@@ -73,7 +73,7 @@ class Session(Writing):
         self.told_at: tuple[int, int] | None = None
         self.options = Options()
         self.context: Context | None = None
-        self.journal: list[JournalEntry] = []
+        self.journal: list[JournalEntry | RegisterEntry] = []
         self._written = 0
         self.status: Status | None = None
         self.failed = False
@@ -478,6 +478,8 @@ class Session(Writing):
     def close(self) -> None:
         """Close log and target."""
         self.stop_log()
+        if self._spill is not None:
+            self._spill.close()
         if self._target is not None:
             self._target.close()
 

@@ -77,10 +77,18 @@ class ChosenCpu:
         if not self._session.has_target or self._session.target.control is None:
             raise KshellError(f"cannot modify read-only variable '{name}'")
         control = debugger_of(self._session)
+        if self._session.dry_run:
+            from kshell.output import Note
+
+            self._session.report(Note(f"a dry run: {name} of CPU {self.number} is not changed"), "")
+            return
         if self._session.target.mode != "r+" or self._session.protected:
             raise KshellError(f"cannot modify register {name}: target is not open for writing",
                               hint="::set -w allows it again" if self._session.protected else "start kshell with -w")
-        control.set_register(self.number, name, value)
+        with control.standing():
+            old = self.registers()[name]
+            control.set_register(self.number, name, value)
+        self._session.record_register(self.number, name, old, value)
 
 
 class Variables:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from kshell.errors import Fault, KshellError, NoProcessError, NotFoundError, Reason
+from kshell.journal import HEAD, WRITE_PIECE, JournalEntry
 from kshell.session import Context, Session
 from tests.fake_target import DATA, KERNEL, Bytes, fake_target
 
@@ -65,8 +67,78 @@ def test_partial_write_is_recorded(session: Session) -> None:
     half = Half("kernel", KERNEL, DATA, True)
     with pytest.raises(Fault):
         session.write(half, KERNEL, b"\xff" * 4)
-    assert [(entry.old, entry.new) for entry in session.journal] == [(b"\0\1", b"\xff\xff")]
+    assert [entry[3:5] for entry in session.journal] == [(b"\0\1", b"\xff\xff")]
     assert half.data[:4] == b"\xff\xff\2\3"
+
+
+LARGE = 9 * WRITE_PIECE + 77
+
+
+def large(writable: type[Bytes] = Bytes) -> tuple[Session, Bytes, bytes]:
+    """A session on memory of some size, and what is to be written into it."""
+    memory = writable("kernel", KERNEL, bytes(range(256)) * (10 * WRITE_PIECE // 256), True)
+    return Session(fake_target(writable=True)), memory, os.urandom(LARGE)
+
+
+def test_a_large_write_is_taken_back_from_a_file() -> None:
+    session, memory, data = large()
+    before = bytes(memory.data)
+    entry = session.write(memory, KERNEL + 3, data)
+    assert memory.data == before[:3] + data + before[3 + LARGE :]
+    assert (entry.size, entry.new, entry.old) == (LARGE, data[:HEAD], before[3 : 3 + HEAD])
+    small = session.write(memory, KERNEL + 100, b"x")
+    assert session.undo() is small
+    assert session.undo() is entry
+    assert memory.data == before
+
+
+def test_a_large_write_that_was_changed_is_not_taken_back() -> None:
+    session, memory, data = large()
+    session.write(memory, KERNEL, data)
+    changed = bytearray(memory.data)
+    changed[7 * WRITE_PIECE] ^= 1
+    memory.data = changed
+    with pytest.raises(KshellError, match=f"at 0x{KERNEL + 7 * WRITE_PIECE:x} cannot be undone"):
+        session.undo()
+    assert memory.data == changed
+
+
+@pytest.mark.parametrize("error", [
+    Fault(KERNEL + 6 * WRITE_PIECE + 5, 4, Reason.IO, verb="write"), KeyboardInterrupt()])
+def test_a_large_write_that_ends_in_the_middle(error: BaseException) -> None:
+    class Ends(Bytes):
+        fails = True
+
+        def write(self, address: int, data: bytes | bytearray | memoryview) -> None:
+            if address < KERNEL + 6 * WRITE_PIECE or not self.fails:
+                super().write(address, data)
+                return
+            super().write(address, bytes(data[:5]))
+            raise error
+
+    session, memory, data = large(Ends)
+    before = bytes(memory.data)
+    with pytest.raises(type(error)):
+        session.write(memory, KERNEL, data)
+    assert memory.data == data[: 6 * WRITE_PIECE + 5] + before[6 * WRITE_PIECE + 5 :]
+    entry = session.journal[0]
+    assert isinstance(entry, JournalEntry)
+    assert entry.size == 6 * WRITE_PIECE + 5
+    memory.fails = False  # type: ignore[attr-defined]
+    session.undo()
+    assert memory.data == before
+
+
+def test_no_room_for_what_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    session, memory, data = large()
+    before = bytes(memory.data)
+    full = open("/dev/full", "r+b", buffering=0)  # noqa: SIM115
+    monkeypatch.setattr(session, "spill", lambda: full)
+    with full, pytest.raises(KshellError, match="cannot be kept for ::undo: No space left"):
+        session.write(memory, KERNEL, data)
+    assert memory.data == data[: 4 * WRITE_PIECE] + before[4 * WRITE_PIECE :]
+    session.undo()
+    assert memory.data == before
 
 
 def test_writes_are_refused_without_w() -> None:

@@ -177,8 +177,26 @@ def test_registers_can_be_changed(prompt: Prompt, live_guest: RunningGuest) -> N
     prompt.ask("::bp -p teller do_sys_openat2; ::cont; ::delete all; <r15>kept; 0x123456789abcdef>r15")
     assert "R15=0123456789abcdef" in prompt.guest.monitor("info registers -a")
     assert prompt.ask("<r15=J").split() == ["123456789abcdef"]
-    prompt.ask("<kept>r15")
+    assert prompt.ask("::writes").splitlines()[1].split()[1:] == [
+        "cpu", str(prompt.session.cpu.number), "r15", "8", f"{prompt.session.variables['kept']:x}", "123456789abcdef"]
+    prompt.ask("7>r14; 8>r14")
+    assert prompt.ask("::undo 2").splitlines()[0].endswith(": 8 -> 7")
+    prompt.ask("::undo")
+    assert prompt.ask("<r15=J").split() == [f"{prompt.session.variables['kept']:x}"]
     assert prompt.err == ""
+    prompt.ask("::undo")
+    assert "nothing to undo" in prompt.err
+    prompt.ask("123>r14; ::step; 5>r14; <kept>r14")
+    prompt.session.cpu.set_register("r14", 1)
+    prompt.session.journal.pop()
+    prompt.ask("::undo")
+    assert "the register has changed since" in prompt.err
+    prompt.session.dry_run = True
+    prompt.ask("77>r14")
+    assert "a dry run: r14" in prompt.err
+    prompt.session.dry_run = False
+    assert prompt.ask("<r14=J").split() == ["1"]
+    prompt.session.journal.clear()
     prompt.ask("10000000000000000>r15")
     assert prompt.err
     prompt.session.close()
