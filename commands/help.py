@@ -227,7 +227,7 @@ def load(session: Session, name: FileName) -> Iterator[Output]:
       ::load mine
       ::load /usr/local/share/kshell/mine.py
     """
-    count = load_module(session.registry, name, session.module_folders())
+    count = load_module(session.registry, name, session.options.module_path)
     yield Text(f"{name}: {count} dcmds and walkers")
 
 

@@ -239,6 +239,50 @@ def stack_pointers(
     yield from show(session, found, pointers=True)
 
 
+@dcmd("stackregs", group="Stacks")
+def stackregs(
+    session: Session, address: int | None, call: Call,
+    arguments: Annotated[str | None, Word("n", "as mdb has it, how many arguments; the kernel keeps none")],
+) -> Iterator[Output]:
+    """Show a kernel stack as $C does, each function with the registers that are known of it.
+
+    Those are rip, rsp and rbp of every function, as far as the kernel's own unwind tables tell; all of the innermost
+    one; and all where registers were saved, at interrupts, exceptions and on the way in from user mode.
+
+    Examples:
+      ::stackregs
+      ::pid2proc 1 | ::stackregs
+    """
+    check_count(arguments)
+    found = find(session, address, None, str(call.type) if call.type is not None else "")
+    if address is None and not call.pipe_out:
+        yield Note(f"stack of {owner(session, found)}")
+    outputs = iter(show(session, found, pointers=True))
+    for number, frame in enumerate(found.frames):
+        line = next(outputs)
+        assert isinstance(line, Record)
+        registers = _known(session, found, number)
+        told = dict(line.data())
+        shown = list(line.lines)
+        pairs = list(registers.items())
+        for first in range(0, len(pairs), 3):
+            shown.append("    " + "  ".join(f"%{name:<8} = {value:016x}" for name, value in pairs[first : first + 3]))
+        told["registers"] = {name: f"0x{value:x}" for name, value in pairs}
+        yield Record(shown, lambda told=told: told, frame.pc)  # type: ignore[misc]
+    yield from outputs
+
+
+def _known(session: Session, found: Stack, number: int) -> dict[str, int]:
+    frame = found.frames[number]
+    own = {"rip": frame.pc, "rsp": frame.sp} | ({} if frame.bp is None else {"rbp": frame.bp})
+    if frame.registers or number:
+        return own | dict(frame.registers)
+    if found.cpu is not None:
+        state = cpus.cpu_states(session.target).get(found.cpu)
+        return own | (dict(state.registers) if state is not None and state.registers else {})
+    return own | (stacks.task_registers(session.target, found.task)[0] if found.task else {})
+
+
 @dcmd("findstack", group="Stacks")
 def findstack(
     session: Session, address: int, detailed: Annotated[bool, Flag("-v", "as ::stack -v")],

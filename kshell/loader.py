@@ -142,10 +142,8 @@ def load(registry: Registry, name: str, folders: Sequence[str] | None = None) ->
     """
     if "/" in name:
         return load_file(registry, Path(name).expanduser())
-    if folders is None:
-        own = plugin_dir()
-        folders = () if own is None else (str(own),)
-    for folder in map(Path, folders):
+    own = plugin_dir()
+    for folder in map(Path, folders) if folders is not None else [own] if own is not None else []:
         path = folder / f"{name.removesuffix('.py')}.py"
         if path.is_file():
             for place, what in ((folder, "its folder"), (path, "it")):
@@ -156,8 +154,8 @@ def load(registry: Registry, name: str, folders: Sequence[str] | None = None) ->
     for entry in entry_points():
         if entry.name == name:
             return load_entry(registry, entry)
-    looked = f"looked in {', '.join(folders)}; ::set -L sets the folders, " if folders else ""
-    raise NotFoundError("module", name, hint=f"{looked}a path with a / in it names a file")
+    looked = f"looked in {', '.join(folders)}; " if folders else ""
+    raise NotFoundError("module", name, hint=f"{looked}a plugin's name, or a path with a / in it")
 
 
 def load_file(registry: Registry, path: Path) -> int:
