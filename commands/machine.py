@@ -28,6 +28,7 @@ from kshell.api import (
     tell_stop,
 )
 from kshell.linux.current import current_tasks
+from kshell.linux.userland import user_facts
 
 COLUMNS = (
     Column("CPU", 3, DECIMAL), Column("", 1, key="chosen"), Column("PID", 6, DECIMAL), Column("TASK", kind=ADDRESS),
@@ -37,10 +38,10 @@ COLUMNS = (
 
 @dcmd("stop", group="Execution")
 def stop(session: Session) -> Iterator[Output]:
-    """Stop the virtual machine until ::cont.
+    """Stop the virtual machine or the process until ::cont.
 
     Without it a machine that runs is stopped for each question only, and runs while you think. One that ran when kshell
-    came runs again when kshell ends, unless it was started with --stay-stopped.
+    came runs again when kshell ends, unless it was started with --stay-stopped. A process runs again in any case.
 
     Examples:
       ::stop
@@ -59,7 +60,7 @@ def cont(
     session: Session,
     seconds: Annotated[Decimal | None, Option("-t", "seconds", "wait for so long at most, in decimal")],
 ) -> Iterator[Output]:
-    """Let the virtual machine run; with breakpoints or watchpoints, until one stops it.
+    """Let the virtual machine or process run; with breakpoints or watchpoints, until one stops it.
 
     Ctrl-C stops the machine. Without any event it runs, and the prompt comes back at once. A stop is told with the CPU,
     the task on it and the instruction; dot is there, the registers are those of that CPU, the process context is its
@@ -157,6 +158,8 @@ def cpu(
       ::cpu
       ::cpu 1; <rip=p
     """
+    if user_facts(session.target) is not None:
+        raise KshellError("a process has threads and no CPUs", hint="::threads lists them and chooses one")
     control = session.target.control
     cpus = session.target.cpus
     if number is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Annotated, Any
 
 from kshell.api import (
@@ -30,10 +31,11 @@ from kshell.api import (
     escape,
     walker,
 )
-from kshell.linux import blocked, cpus, processes, stack_depth, stacks, tasks
+from kshell.linux import blocked, cpus, processes, stack_depth, stacks, tasks, user_stack
 from kshell.linux.kernel import require_kernel
 from kshell.linux.stack_filter import STATES, StackFilter, in_state
 from kshell.linux.stacks import Frame, Group, Stack
+from kshell.linux.userland import user_facts
 
 TASK = "struct task_struct"
 VERBOSE = (
@@ -45,11 +47,11 @@ VERBOSE = (
 # -- one stack ---------------------------------------------------------------------------------------------------------
 
 
-def place(session: Session, frame: Frame) -> str:
+def place(session: Session, stack: Stack, frame: Frame) -> str:
     """Return where a frame is, as people read it: ``schedule+0x31``, ``virtio_blk`virtblk_done+0x10``."""
     if frame.kind == "user":
         return f"0x{frame.pc:x} (user)"
-    found = stacks.symbolize(session.target, frame)
+    found = stack.symbolize(session.target, frame)
     if found is None:
         return f"0x{frame.pc:x}"
     symbol, offset = found
@@ -71,11 +73,12 @@ def need_lines(session: Session) -> None:
 def data(session: Session, stack: Stack, number: int, lines: bool = False) -> dict[str, Any]:
     """Return the JSON object of a frame."""
     frame = stack.frames[number]
-    found = stacks.symbolize(session.target, frame)
+    found = stack.symbolize(session.target, frame)
     symbol, offset = found if found is not None else (None, None)
     told: dict[str, Any] = {
-        "task": f"0x{stack.task:x}" if stack.task else None, "cpu": stack.cpu, "frame": number,
-        "pc": f"0x{frame.pc:x}", "sp": f"0x{frame.sp:x}", "symbol": symbol.name if symbol is not None else None,
+        "task": f"0x{stack.task:x}" if stack.task else None, "cpu": stack.cpu,
+        **({} if stack.tid is None else {"tid": stack.tid}), "frame": number, "pc": f"0x{frame.pc:x}",
+        "sp": f"0x{frame.sp:x}", "symbol": symbol.name if symbol is not None else None,
         "offset": offset, "module": symbol.module if symbol is not None else None, "reliable": frame.reliable,
         "kind": frame.kind, "stack": frame.stack or None,
     }
@@ -86,15 +89,18 @@ def data(session: Session, stack: Stack, number: int, lines: bool = False) -> di
 
 
 def show(
-    session: Session, stack: Stack, pointers: bool = False, indent: str = "", source: bool = False,
+    session: Session, stack: Stack, pointers: bool = False, indent: str = "", source: bool = False, head: str = "",
 ) -> Iterator[Output]:
     """Yield a line for each frame, and why the trace ends if it ends early.
 
     :param source: with the places in the source, and the functions that were inlined
+    :param head: a line before the first one
     """
-    on = "task"
+    on = "task" if stack.tid is None else "user"
     for number, frame in enumerate(stack.frames):
-        lines = []
+        lines = [head] if head and not number else []
+        if number and frame.stack == on == "user" and frame.kind == "exact":
+            lines.append(f"{indent}<signal>")
         if frame.kind != "user" and frame.stack and frame.stack != on:
             lines.append(f"{indent}</{on}>" if frame.stack == "task" else f"{indent}<{frame.stack}>")
             on = frame.stack
@@ -105,12 +111,13 @@ def show(
             where = f"  {escape(str(one))}" if one.line else ""
             if one.inlined:
                 lines.append(f"{indent}{' ' * len(pointer)}{escape(one.function)} (inlined){where}")
-        lines.append(f"{indent}{pointer}{'' if frame.reliable else '? '}{place(session, frame)}{call}{where}")
+        lines.append(f"{indent}{pointer}{'' if frame.reliable else '? '}{place(session, stack, frame)}{call}{where}")
         yield Record(lines, lambda n=number: data(session, stack, n, source), frame.pc)  # type: ignore[misc]
     if stack.end:
         last = f"{stack.frames[-1].sp:016x} " if pointers and stack.frames else ""
-        yield Record([f"{indent}{last}[{escape(stack.end)}]"], lambda: {
-            "task": f"0x{stack.task:x}" if stack.task else None, "cpu": stack.cpu, "frame": None, "end": stack.end})
+        yield Record([*([head] if head and not stack.frames else []), f"{indent}{last}[{escape(stack.end)}]"], lambda: {
+            "task": f"0x{stack.task:x}" if stack.task else None, "cpu": stack.cpu,
+            **({} if stack.tid is None else {"tid": stack.tid}), "frame": None, "end": stack.end})
 
 
 def verbose(session: Session, stack: Stack) -> Iterator[Output]:
@@ -122,7 +129,7 @@ def verbose(session: Session, stack: Stack) -> Iterator[Output]:
         if number + 1 < len(frames) and frames[number + 1].stack == frame.stack and frame.kind != "user":
             size = frames[number + 1].sp - frame.sp
         mark = "" if frame.reliable else "? "
-        yield Row(frame.pc, (frame.sp, size, frame.pc, frame.stack, mark + place(session, frame)))
+        yield Row(frame.pc, (frame.sp, size, frame.pc, frame.stack, mark + place(session, stack, frame)))
         if frame.regs:
             yield from _saved(frame)
     if stack.end:
@@ -140,8 +147,14 @@ def _saved(frame: Frame) -> Iterator[Output]:
 
 
 def find(session: Session, address: int | None, cpu: int | None, kind: str = "") -> Stack:
-    """Return the stack that is asked for: of an address, a CPU, the process context, or where the kernel stopped."""
+    """Return the stack that is asked for: of an address, a CPU, the process context, or where the kernel stopped; of a
+    process or core that of a thread, whose id the address is.
+    """
     target = session.target
+    if user_facts(target) is not None:
+        if cpu is not None:
+            raise KshellError("a process has no CPUs: TID::stack, or ::threads TID chooses a thread")
+        return user_stack.thread_stack(target, address if address is not None else session.cpu.thread)
     require_kernel(target)
     if cpu is not None:
         if address is not None:
@@ -174,8 +187,16 @@ def check_count(word: str | None) -> None:
         raise UsageError(f"{word} is not a number of arguments", hint="a task's stack: ::pgrep NAME | ::stack")
 
 
+def held(session: Session) -> AbstractContextManager[None]:
+    """Return what holds a process still while its stacks are followed; a kernel is followed as it is."""
+    control = session.target.control
+    return control.standing() if control is not None and user_facts(session.target) is not None else nullcontext()
+
+
 def owner(session: Session, stack: Stack) -> str:
     """Return whose stack it is: ``bash/1234 on CPU 1``."""
+    if stack.tid is not None:
+        return f"thread {stack.tid}"
     where = "" if stack.cpu is None else f"on CPU {stack.cpu}"
     if not stack.task:
         return where
@@ -193,13 +214,20 @@ def stack(
     detailed: Annotated[bool, Flag("-v", "the size and the address of each frame, and saved registers")],
     source: Annotated[bool, Flag("-l", "with source lines and inlined functions; needs a vmlinux with DWARF")],
     cpu: Annotated[Decimal | None, Option("-c", "cpu", "of what this CPU was doing, in decimal")],
-    arguments: Annotated[str | None, Word("n", "as mdb has it, how many arguments; the kernel keeps none")],
+    user: Annotated[bool, Flag("-u", "with the frames of user code behind those of the kernel")],
+    tid: Annotated[Decimal | None, Option("-t", "tid", "of this thread of a process or core, in decimal")],
+    everyone: Annotated[bool, Flag("-a", "of all threads of a process or core")],
+    arguments: Annotated[str | None, Word("n", "as mdb has it, how many arguments; none are kept")],
 ) -> Iterator[Output]:
-    """Show a kernel stack, the innermost function first.
+    """Show a stack, the innermost function first.
 
     The address is that of a task_struct, of saved registers (struct pt_regs), or any on a stack, from where on it is
     followed. Without one it is the stack of the process context, else of the CPU that ::cpu chose, else of the one that
-    panicked, else of the first.
+    panicked, else of the first. Of a process or core it is that of the thread that ::threads chose, else of the first;
+    the address is the id of another one. A process is held still meanwhile, a few milliseconds.
+
+    User code is followed by the unwind tables in its own memory. -u needs them there: a page that has never been
+    touched, or was given back, is missing, and the frames behind it are not to be relied on.
 
     A ? stands before a function that is not to be relied on: it was found by looking for return addresses on the
     stack, because a frame before it could not be followed. Where a trace cannot be followed at all, [...] says why.
@@ -210,33 +238,53 @@ def stack(
       ::pid2proc 1 | ::stack
       ::stack -v -c 1
       ::pgrep ^kworker | ::stack
+      ::pgrep bash | ::stack -u      // and what it does in user code
+      ::stack -a                     // of all threads of a process
     """
     if source:
         need_lines(session)
         if detailed:
             raise UsageError("-v and -l do not go together")
     check_count(arguments)
+    own = user_facts(session.target)
+    if own is None and (tid is not None or everyone):
+        raise UsageError("-t and -a are for a process or a core", hint="::pid2proc TID | ::stack; ::stacks")
+    if (address is not None) + (tid is not None) + everyone > 1:
+        raise UsageError("an address, -t and -a do not go together")
+    with held(session):
+        wanted = [tid if tid is not None else address] if own is None or not everyone else [
+            one.tid for one in own.threads()]
+        for one in wanted:
+            found, name = _asked(session, one, cpu, call, user)
+            if not everyone and address is None and not call.pipe_out:
+                yield Note(name)
+            head = f"{name}:" if everyone else ""
+            yield from verbose(session, found) if detailed else show(session, found, source=source, head=head)
+
+
+def _asked(session: Session, address: int | None, cpu: int | None, call: Call, user: bool) -> tuple[Stack, str]:
+    """Return the stack, with user code where that is wanted, and whose it is."""
     found = find(session, address, cpu, str(call.type) if call.type is not None else "")
-    if address is None and not call.pipe_out:
-        yield Note(f"stack of {owner(session, found)}")
-    yield from verbose(session, found) if detailed else show(session, found, source=source)
+    name = f"stack of {owner(session, found)}"
+    return user_stack.with_user_frames(session.target, found) if user and found.tid is None else found, name
 
 
 @dcmd("$C", group="Stacks")
 def stack_pointers(
     session: Session, address: int | None, call: Call,
-    arguments: Annotated[str | None, Word("n", "as mdb has it, how many arguments; the kernel keeps none")],
+    arguments: Annotated[str | None, Word("n", "as mdb has it, how many arguments; none are kept")],
 ) -> Iterator[Output]:
-    """Show a kernel stack as $c does, each function behind the stack pointer that it had.
+    """Show a stack as $c does, each function behind the stack pointer that it had.
 
     Examples:
       $C
     """
     check_count(arguments)
-    found = find(session, address, None, str(call.type) if call.type is not None else "")
-    if address is None and not call.pipe_out:
-        yield Note(f"stack of {owner(session, found)}")
-    yield from show(session, found, pointers=True)
+    with held(session):
+        found = find(session, address, None, str(call.type) if call.type is not None else "")
+        if address is None and not call.pipe_out:
+            yield Note(f"stack of {owner(session, found)}")
+        yield from show(session, found, pointers=True)
 
 
 @dcmd("stackregs", group="Stacks")

@@ -62,6 +62,8 @@ def _facts(session: Session) -> Iterator[tuple[str, str]]:
         yield "kind", target.kind
         yield "description", target.description
         yield "mode", _mode(session)
+        if target.control is not None:
+            yield "control", _control(session)
         yield from own.status()
         target.symbols  # noqa: B018 - found when first asked for, and told in the findings
         target.types  # noqa: B018
@@ -214,7 +216,9 @@ def regs(
     """Show the registers of a CPU, as the dump has them or as they are now, or of a thread of a process or core.
 
     Without -c those of the CPU that ::cpu chose. <rip is a register's value; in a virtual machine by its gdb stub,
-    opened with -w, value>rip changes one. A thread of a live process is stopped for that, a millisecond, and runs on.
+    opened with -w, value>rip changes one. Of a process or core they are those of the thread that ::threads chose, else
+    of the first; the address is the id of another one. A thread of a live process is stopped for that, a millisecond,
+    and runs on; one that stands still (::stop, --pause) has its registers changed by value>rip, with -w.
     With the address of a kernel's task_struct, that task's: those of its CPU, or, if it sleeps, those it will go on
     with; with that of saved registers (struct pt_regs), those.
 
@@ -227,8 +231,11 @@ def regs(
     own = user_facts(session.target)
     if own is not None:
         if cpu is not None:
-            raise KshellError("a process has no CPUs: -t TID chooses a thread")
-        thread, values = own.registers(tid)
+            raise KshellError("a process has no CPUs: -t TID is a thread, ::threads TID chooses one")
+        if address is not None and tid is not None:
+            raise UsageError("an address, which is the id of a thread, and -t do not go together")
+        wanted = tid if tid is not None else address if address is not None else session.cpu.thread
+        thread, values = own.registers(wanted)
         yield Record(_registers(session, values), lambda: {
             "tid": thread, **{name: f"0x{value:x}" for name, value in values.items()}})
         return
@@ -240,16 +247,16 @@ def regs(
         yield _regs_at(session, address)
         return
     cpus = session.target.cpus
-    wanted = session.cpu.number if cpu is None else cpu
-    found = next((one for one in cpus if one.number == wanted), None)
+    number = session.cpu.number if cpu is None else cpu
+    found = next((one for one in cpus if one.number == number), None)
     if found is None or not found.registers:
         if not cpus:
             raise KshellError("no register set available: this target tells nothing of its CPUs")
         have = ", ".join(str(one.number) for one in cpus if one.registers)
-        raise KshellError(f"no register set available for CPU {wanted}", hint=f"there are those of {have or 'none'}")
+        raise KshellError(f"no register set available for CPU {number}", hint=f"there are those of {have or 'none'}")
     registers = found.registers
     yield Record(_registers(session, registers), lambda: {
-        "cpu": wanted, **{name: f"0x{value:x}" for name, value in registers.items()}})
+        "cpu": number, **{name: f"0x{value:x}" for name, value in registers.items()}})
 
 
 def _regs_at(session: Session, address: int) -> Record:

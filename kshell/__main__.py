@@ -64,7 +64,7 @@ class Number(click.ParamType):  # type: ignore[type-arg, unused-ignore]
               help="Another part of the split dump that TARGET is one of; those beside it are found.")
 @click.option("--kernel", type=click.IntRange(min=1), metavar="N", allow_from_autoenv=False,
               help="Of several kernels in TARGET: the one that ::status -v lists as N.")
-@click.option("--pause", is_flag=True, help="Stop a virtual machine for each question, and resume it.")
+@click.option("--pause", is_flag=True, help="Stop a virtual machine or a process for each question, and resume it.")
 @click.option("-p", "--pid", type=click.IntRange(1), metavar="PID", allow_from_autoenv=False,
               help="The target is the live process PID.")
 @click.option("--stay-stopped", is_flag=True, help="Leave a virtual machine stopped at the end, if it is.")

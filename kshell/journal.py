@@ -317,7 +317,9 @@ class Writing:
         control = self.target.control
         assert control is not None
         with control.standing():
-            now = next(cpu.registers[entry.name] for cpu in self.target.cpus if cpu.number == entry.cpu)
+            now = next((cpu.registers[entry.name] for cpu in self.target.cpus if cpu.number == entry.cpu), None)
+            if now is None:
+                raise KshellError(f"write {entry.number} of {entry.name} cannot be undone: thread {entry.cpu} is gone")
             if now != entry.new:
                 raise KshellError(
                     f"write {entry.number} of {entry.name} cannot be undone: the register has changed since",

@@ -5,13 +5,14 @@ Reference: mdb-language.md 5.2. A variable may be computed when it is used; such
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from kshell.errors import KshellError, NotFoundError, repr_name
 
 if TYPE_CHECKING:
     from kshell.session import Session
+    from kshell.target.user import Facts
 
 _FORBIDDEN = frozenset("#%^&*-+=,:$/\\?<>;|!`'\"[](){} \t\n")
 _MASK = (1 << 64) - 1
@@ -28,7 +29,10 @@ class Variable(NamedTuple):
 
 
 class ChosenCpu:
-    """The CPU whose registers are meant where none is named: the chosen one, else the first that has any."""
+    """The CPU whose registers are meant where none is named: the chosen one, else the first that has any.
+
+    Of a process or a core it is a thread, and the number is its id.
+    """
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -44,6 +48,9 @@ class ChosenCpu:
             return target.control.cpu
         if self._number is not None:
             return self._number
+        own = self._own()
+        if own is not None:
+            return next((one.tid for one in own.threads()), own.pid)
         return next((cpu.number for cpu in target.cpus if cpu.registers), 0)
 
     @property
@@ -59,8 +66,38 @@ class ChosenCpu:
         if self._session.has_target and self._session.target.control is not None:
             self._session.target.control.cpu = number
 
+    def _own(self) -> Facts | None:
+        if not self._session.has_target or self._session.target.kind == "kernel":
+            return None
+        from kshell.linux.userland import user_facts
+
+        return user_facts(self._session.target)
+
+    @property
+    def thread(self) -> int | None:
+        """The id of the thread that somebody has chosen, of a process or core; None: nobody has, or it is a kernel."""
+        own = self._own()
+        return None if own is None else self.chosen
+
+    def names(self) -> Sequence[str]:
+        """Return the names of the registers that there are; of a running process nothing is stopped for that."""
+        own = self._own()
+        if own is not None and not own.standing:
+            return self._session.target.arch.thread_registers
+        return tuple(self.registers())
+
+    def told(self) -> Mapping[str, int]:
+        """Return the registers as far as nothing has to be stopped for them."""
+        own = self._own()
+        return self.registers() if own is None or own.standing else {}
+
     def registers(self) -> Mapping[str, int]:
-        """Return its registers by name; none where nothing tells them."""
+        """Return its registers by name; none where nothing tells them. A process that runs is stopped for that."""
+        own = self._own()
+        if own is not None:
+            if not self._session.target.live and not own.threads():
+                return {}  # a file, or a core without notes of threads
+            return own.registers(self.chosen)[1]
         cpus = self._session.target.cpus if self._session.has_target else []
         if not cpus:
             return {}
@@ -76,15 +113,20 @@ class ChosenCpu:
 
         if not self._session.has_target or self._session.target.control is None:
             raise KshellError(f"cannot modify read-only variable '{name}'")
-        control = debugger_of(self._session)
+        own = self._own()
+        control = debugger_of(self._session) if own is None else self._session.target.control
         if self._session.dry_run:
             from kshell.output import Note
 
-            self._session.report(Note(f"a dry run: {name} of CPU {self.number} is not changed"), "")
+            what = "CPU" if own is None else "thread"
+            self._session.report(Note(f"a dry run: {name} of {what} {self.number} is not changed"), "")
             return
         if self._session.target.mode != "r+" or self._session.protected:
             raise KshellError(f"cannot modify register {name}: target is not open for writing",
                               hint="::set -w allows it again" if self._session.protected else "start kshell with -w")
+        if own is not None and not own.standing:
+            raise KshellError(f"cannot modify register {name}: thread {self.number} runs",
+                              hint="::stop holds the process still until ::cont; --pause for each command")
         with control.standing():
             old = self.registers()[name]
             control.set_register(self.number, name, value)
@@ -104,7 +146,7 @@ class Variables:
             "t": lambda: self._between("_stext", "_etext"),
             "m": lambda: 0x464C457F,
             "thread": self._thread,
-            "cpuid": lambda: self._session.cpu.number if self._registers() else None,
+            "cpuid": self._cpuid,
         }
 
     def _symbol(self, *names: str) -> int | None:
@@ -134,21 +176,30 @@ class Variables:
         make = self._computed.get(name)
         if make is not None:
             return make() or 0
-        return self._registers().get(name)
+        return self._register(name)
 
-    def _registers(self) -> Mapping[str, int]:
-        return self._session.cpu.registers()
+    def _register(self, name: str) -> int | None:
+        cpu = self._session.cpu
+        return cpu.registers().get(name) if name in cpu.names() else None
+
+    def _is_process(self) -> bool:
+        return self._session.has_target and self._session.target.kind != "kernel"
+
+    def _cpuid(self) -> int | None:
+        return None if self._is_process() or not self._session.cpu.told() else self._session.cpu.number
 
     def _thread(self) -> int | None:
-        """Return the task on the CPU whose registers are shown; None where there is no kernel to ask."""
-        if not self._registers():
+        """Return the task on the CPU whose registers are shown, of a process or core the id of the thread."""
+        if self._is_process():
+            return self._session.cpu.number
+        if not self._session.cpu.told():
             return None
         from kshell.linux.tasks import iter_current
 
         try:
             return dict(iter_current(self._session.target)).get(self._session.cpu.number)
         except KshellError:
-            return None  # a process, or a kernel whose run queues cannot be read
+            return None  # a kernel whose run queues cannot be read
 
     def __getitem__(self, name: str) -> int:
         value = self.get(name)
@@ -170,7 +221,7 @@ class Variables:
         if not name or len(name) > 30 or _FORBIDDEN & set(name):
             raise KshellError(f"{repr_name(name)} is not a name for a variable")
         old = self._set.get(name)
-        if old is None and name not in self._computed and name in self._registers():
+        if old is None and name not in self._computed and name in self._session.cpu.names():
             self._session.cpu.set_register(name, value & _MASK)
             return
         if old.read_only if old is not None else name in self._computed:
@@ -203,5 +254,5 @@ class Variables:
         yield Variable(".", self._session.dot, persistent=True)
         for name in sorted({*self._set, *self._computed}):
             yield self._set.get(name) or Variable(name, self.get(name) or 0, True, True)
-        for name, value in self._registers().items():
+        for name, value in self._session.cpu.told().items():
             yield Variable(name, value, True, True)

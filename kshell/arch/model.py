@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 from kshell.errors import OpenError, Reason
@@ -81,6 +82,8 @@ class Arch(ABC):
     kernel_half: ClassVar[int] = 1 << 63
     #: names of the general registers, in the order in which people list them
     registers: ClassVar[tuple[str, ...]]
+    #: names of what :meth:`user_registers` gives
+    thread_registers: ClassVar[tuple[str, ...]]
 
     @abstractmethod
     def paging(self, levels: int, encryption_mask: int = 0) -> PagingFormat:
@@ -103,6 +106,10 @@ class Arch(ABC):
 
         :raises FormatError: it is too short: of a process of another word size
         """
+
+    @abstractmethod
+    def pack_user_registers(self, registers: Mapping[str, int]) -> bytes:
+        """Return what PTRACE_SETREGSET takes: the inverse of :meth:`user_registers`."""
 
     @abstractmethod
     def qemu_cpu(self, data: bytes) -> dict[str, int]:

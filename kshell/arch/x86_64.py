@@ -8,6 +8,7 @@ target/i386/arch_dump.c (``QEMUCPUState``).
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from kshell.arch.model import ABSENT, LEAF, TABLE, Absent, Arch, PagingFormat
@@ -164,6 +165,7 @@ class X86_64(Arch):
         "rax rbx rcx rdx rsi rdi rbp rsp r8 r9 r10 r11 r12 r13 r14 r15 "
         "rip rflags cs ss ds es fs gs fs_base gs_base".split()
     )
+    thread_registers: ClassVar[tuple[str, ...]] = tuple(USER_REGS)
 
     def paging(self, levels: int, encryption_mask: int = 0) -> X86Paging:
         if levels not in (4, 5):
@@ -182,6 +184,9 @@ class X86_64(Arch):
         if len(data) < 8 * len(USER_REGS):
             raise FormatError(f"registers of {len(data)} bytes: a 32-bit process, which is not supported yet")
         return dict(zip(USER_REGS, struct.unpack_from(f"<{len(USER_REGS)}Q", data), strict=True))
+
+    def pack_user_registers(self, registers: Mapping[str, int]) -> bytes:
+        return struct.pack(f"<{len(USER_REGS)}Q", *(registers[name] for name in USER_REGS))
 
     def qemu_cpu(self, data: bytes) -> dict[str, int]:
         if len(data) < QEMU_SIZE:

@@ -10,7 +10,7 @@ What cannot be followed is told by the stack, not raised. :mod:`kshell.linux.sta
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 STACK_END_MAGIC = 0x57AC_6E9D
 #: where ``struct inactive_task_frame`` has bp and ret_addr since 4.9 (0100301bfdf5) on 64 bits
 FRAME_BP, FRAME_RETURN, FRAME_SIZE = 40, 48, 56
+#: :attr:`Frame.stack` of frames of user code
+USER_STACK = "user"
 #: what it holds, in order
 SAVED = ("r15", "r14", "r13", "r12", "rbx", "rbp", "rip")
 
@@ -44,17 +46,30 @@ class Stack(NamedTuple):
     :ivar frames: the innermost first; a :class:`kshell.unwind.model.Frame` each
     :ivar end: "" when the last frame is the outermost or user code; else what could not be followed, or why there is
         no frame at all
+    :ivar tid: the thread, of a process or core that is the target; None: a kernel's
+    :ivar names: gives the names of user code in a kernel's task
     """
 
     task: int
     cpu: int | None
     frames: tuple[Frame, ...]
     end: str = ""
+    tid: int | None = None
+    names: Callable[[int], tuple[Symbol, int] | None] | None = None
 
     @property
     def complete(self) -> bool:
         """Whether every frame is reliable and the last one is the outermost."""
         return not self.end and all(frame.reliable for frame in self.frames)
+
+    def symbolize(self, target: Target, frame: Frame) -> tuple[Symbol, int] | None:
+        """Return the function of *frame* and the offset of its program counter in it, None when it is in none."""
+        if self.tid is None and frame.stack != USER_STACK:
+            return symbolize(target, frame)
+        names = target.symbolize if self.names is None else self.names
+        # a handler of a signal returns to the beginning of a function that has not called it
+        found = names(frame.lookup) or names(frame.pc)
+        return None if found is None else (found[0], frame.pc - found[0].address)
 
 
 class Layout(NamedTuple):

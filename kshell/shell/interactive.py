@@ -140,10 +140,11 @@ def _plain_prompt(session: Session) -> str:
 
 
 def _stands_at(session: Session) -> str:
-    """Return ``[1] ``, as kmdb has it, where a machine stands until it is let go; "" for all else."""
+    """Return ``[1] ``, as kmdb has it, where a machine (a process: its thread) stands until it is let go; else ""."""
     control = session.target.control if session.has_target else None
     try:
-        return f"[{control.cpu}] " if control is not None and control.can_debug and control.stays else ""
+        shown = control is not None and (control.can_debug or session.target.kind == "process")
+        return f"[{control.cpu}] " if control is not None and shown and control.stays else ""
     except KshellError:  # it is gone, and the next command says so
         return ""
 

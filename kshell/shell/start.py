@@ -58,7 +58,7 @@ class Request(NamedTuple):
     :ivar dry_run: writes are shown and not made
     :ivar want_kernel: a target without readable kernel memory is an error
     :ivar options: of the session
-    :ivar pause: a virtual machine is stopped for each question
+    :ivar pause: a virtual machine or a process is stopped for each question
     """
 
     commands: tuple[str, ...] = ()

@@ -35,7 +35,7 @@ class Options(NamedTuple):
     :ivar parts: the other files of a split dump
     :ivar stay_stopped: leave a machine that was stopped so at the end
     :ivar kernel: which of several kernels in it, from 1; None is the one that the image is of
-    :ivar pause: a machine that runs is stopped for each question and resumed behind it
+    :ivar pause: a machine or process that runs is stopped for each question and resumed behind it
     :ivar progress: told of work that takes long
     """
 

@@ -101,10 +101,7 @@ def _open_process(place: str, mode: str, options: Options) -> Target:
 
     if not (place.isascii() and place.isdecimal()) or len(place) > 9:
         raise OpenError(f"pid:{place}", "a decimal process id is needed behind pid:")
-    if options.pause:
-        raise OpenError(f"pid:{place}", "a process is not paused for questions", kind="unsupported",
-                        hint="kill -STOP, or a debugger, stops it; kshell looks at stopped processes too")
-    return open_process(int(place), mode)
+    return open_process(int(place), mode, pause=options.pause)
 
 
 def _open_file(path: str, mode: str, options: Options, beside: str | None) -> Target:

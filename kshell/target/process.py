@@ -1,13 +1,16 @@
 """A live process as a target: memory by /proc/PID/mem, mappings, threads, and the files that are mapped.
 
 Everything is read through one descriptor of /proc/PID, which no other process gets when the number is used again.
-Nothing is stopped but by who asks for registers, and then for a millisecond. proc(5); fs/proc/task_mmu.c.
+Nothing is stopped but by who asks for registers, and then for a millisecond, or for questions with ``--pause``.
+proc(5); fs/proc/task_mmu.c.
 """
 
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack, suppress
 from pathlib import PurePath
+from typing import TYPE_CHECKING, ClassVar
 
 from kshell.arch.model import arch_of_machine
 from kshell.errors import Fault, FormatError, KshellError, NoProcessError, NoUserSpaceError, OpenError, Reason
@@ -17,9 +20,14 @@ from kshell.memory.model import Memory
 from kshell.memory.overlay import Overlay
 from kshell.memory.procmem import ProcessMemory
 from kshell.target.auxv import parse_auxv
+from kshell.target.control import Control, ControlError
 from kshell.target.loaded import LoadObject, bias_of, opened, parts_of
+from kshell.target.target import Cpu
 from kshell.target.user import Facts, Mapping, Thread, UserTarget
 from kshell.types.elffile import ElfFile
+
+if TYPE_CHECKING:
+    from kshell.memory.ptrace import Hold
 
 MAX_MAPPINGS = 1 << 17
 MAX_VDSO = 1 << 20
@@ -40,11 +48,44 @@ class ProcessTarget(UserTarget):
             return  # it ends: the question that comes next says so
 
 
+class ProcessControl(Control):
+    """The threads of a process stopped and let go. The number of a "CPU" is the id of a thread."""
+
+    transport: ClassVar[str] = "ptrace"
+
+    def __init__(self, facts: ProcessFacts, *, pause: bool) -> None:
+        super().__init__(pause=pause)
+        self.facts, self.cpu = facts, facts.pid
+
+    def is_running(self) -> bool:
+        return self.facts.hold is None
+
+    def halt(self) -> None:
+        self.facts.stop()
+
+    def go(self) -> None:
+        self.facts.go_on()
+
+    def read_cpus(self) -> list[Cpu]:
+        hold = self.facts.hold
+        threads = [] if hold is None else hold.threads
+        return [Cpu(tid, self.facts.registers(tid)[1], tid, self.transport) for tid in threads]
+
+    def set_register(self, cpu: int, name: str, value: int) -> None:
+        self.facts.set_register(cpu, name, value)
+        self.moment += 1
+
+    def disconnect(self) -> None:
+        self.facts.go_on()
+
+
 class ProcessFacts(Facts):
     """What /proc tells of the process behind *memory*."""
 
     def __init__(self, memory: ProcessMemory) -> None:
         self.memory, self.pid = memory, memory.pid
+        self.hold: Hold | None = None
+        self._states: dict[int, str] = {}  # of the threads before they were stopped
         self.comm = self.text("comm").rstrip("\n")
         self._maps = b""
         self._known: set[tuple[str, int]] = set()
@@ -80,28 +121,92 @@ class ProcessFacts(Facts):
             except Fault:
                 continue  # ended meanwhile
             name, _, rest = stat.partition(" (")[2].rpartition(") ")
-            found.append(Thread(int(tid), rest[:1], name, self._pc(tid)))
+            state = rest[:1] if self.hold is None else self._states.get(int(tid), rest[:1])
+            found.append(Thread(int(tid), state, name, self._pc(tid)))
         return found
 
     def _pc(self, tid: str) -> int | KshellError:
-        """Return where a thread that waits entered the kernel: the only place that is told without stopping it."""
+        """Return where a thread is: of one that runs where it entered the kernel, if it waits there."""
         try:
+            if self.hold is not None and int(tid) in self.hold.threads:
+                return self.registers(int(tid))[1]["rip"]
             words = self.text(f"task/{tid}/syscall").split()
             return int(words[-1], 16) if len(words) > 2 else KshellError("running")
         except (KshellError, ValueError):
             return KshellError("not told")
 
-    def registers(self, tid: int | None) -> tuple[int, dict[str, int]]:
-        from kshell.memory import ptrace
+    # -- standing still --------------------------------------------------------------------------------------------
 
+    def stop(self) -> None:
+        """Stop all threads until :meth:`go_on`.
+
+        :raises KshellError: they cannot be traced, or the process is gone
+        """
+        if self.hold is None:
+            self._states = {}
+            with suppress(KshellError):  # then the states are those of stopped threads
+                for tid in self._tids():
+                    self._states[int(tid)] = self.text(f"task/{tid}/stat").rpartition(") ")[2][:1]
+            self.hold = self._held(None)
+
+    def go_on(self) -> None:
+        """Let the threads go on that were stopped."""
+        hold, self.hold = self.hold, None
+        if hold is not None:
+            hold.release()
+
+    @property
+    def standing(self) -> bool:
+        return self.hold is not None
+
+    def _held(self, tid: int | None) -> Hold:
+        """Return the thread *tid*, None: all, standing still: those of this process, which cannot end any more."""
+        from kshell.memory.ptrace import Hold
+
+        hold = Hold(lambda: sorted(map(int, self._tids()), key=lambda one: one != self.pid) if tid is None else [tid])
+        try:
+            self.read("stat")
+        except BaseException:
+            hold.release()
+            raise
+        return hold
+
+    def _thread(self, tid: int | None) -> int:
         wanted = self.pid if tid is None else tid
         if str(wanted) not in self._tids():
             raise KshellError(f"process {self.pid} has no thread {wanted}", hint="::threads lists them")
+        return wanted
+
+    def registers(self, tid: int | None) -> tuple[int, dict[str, int]]:
+        wanted = self._thread(tid)
         arch = arch_of_machine(os.uname().machine)
-        with ptrace.stopped([wanted]) as ready:
-            self.read("stat")  # of the same process still, now that it cannot end
-            assert ready
-            return wanted, arch.user_registers(ptrace.registers(wanted))
+        with ExitStack() as stack:
+            hold = self.hold or stack.enter_context(self._held(wanted))
+            return wanted, arch.user_registers(hold.registers(wanted))
+
+    def set_register(self, tid: int, name: str, value: int) -> None:
+        """Change a register of a thread that stands still.
+
+        :raises KshellError: it cannot be changed
+        """
+        wanted = self._thread(tid)
+        if self.hold is None:
+            raise ControlError(f"cannot modify register {name}: thread {wanted} runs")
+        arch = arch_of_machine(os.uname().machine)
+        registers = arch.user_registers(self.hold.registers(wanted))
+        if name not in registers:
+            raise ControlError(f"there is no register {name}")
+        registers[name] = value
+        if name == "rip" and "orig_rax" in registers:
+            # or the kernel takes it two bytes back, to the system call that it is to start again (handle_signal())
+            registers["orig_rax"] = (1 << 64) - 1
+        try:
+            self.hold.set_registers(wanted, arch.pack_user_registers(registers))
+            taken = arch.user_registers(self.hold.registers(wanted))[name] == value
+        except KshellError as error:
+            raise ControlError(f"cannot modify register {name}: {error}") from error
+        if not taken:
+            raise ControlError(f"cannot modify register {name}: the kernel does not take 0x{value:x}")
 
     def _tids(self) -> list[str]:
         try:
@@ -117,7 +222,8 @@ class ProcessFacts(Facts):
         facts = [("file", self.link("exe")), ("command", command), ("cwd", self.link("cwd"))]
         state = next((line.split(None, 1)[1] for line in self.text("status").splitlines() if line.startswith("State:")),
                      "")
-        return [*facts, ("state", state), ("threads", str(len(self._tids())))]
+        held = "" if self.hold is None else " (held by kshell)"
+        return [*facts, ("state", state + held), ("threads", str(len(self._tids())))]
 
     def link(self, name: str) -> str:
         """Return what a link in its folder leads to."""
@@ -219,10 +325,11 @@ def parse_maps(text: str) -> list[Mapping]:
     return found
 
 
-def open_process(pid: int, mode: str = "r") -> UserTarget:
+def open_process(pid: int, mode: str = "r", *, pause: bool = False) -> UserTarget:
     """Open the live process *pid*.
 
     :param mode: "r+" writes into it, "c" keeps writes in kshell's memory
+    :param pause: its threads are stopped for each question and go on behind it
     :raises OpenError: there is none, it has no user memory, or this user may not trace it
     """
     path = f"pid:{pid}"
@@ -239,14 +346,30 @@ def open_process(pid: int, mode: str = "r") -> UserTarget:
         arch = arch_of_machine(os.uname().machine)
         target = ProcessTarget(path, f"process {pid} ({facts.comm})", arch, Overlay(memory) if mode == "c" else memory,
                                facts, mode=mode, live=True)
+        target.control = control = ProcessControl(facts, pause=pause)
+        if pause:
+            _try(control)
         for found in facts.new_objects():
             target.add_object(found)
     except BaseException:
         memory.close()
         raise
+    target.on_close(control.close)
     target.findings["image"] = f"/proc/{pid}"
     target.object_file = files_memory(target)
     return target
+
+
+def _try(control: Control) -> None:
+    """Stop the process once: one that cannot be stopped is told when it is opened, and not with the first question.
+
+    :raises OpenError: it cannot
+    """
+    try:
+        with control.standing():
+            pass
+    except KshellError as error:
+        raise OpenError("", str(error), kind="permission", hint=error.hint) from error
 
 
 def files_memory(target: UserTarget) -> Memory | None:

@@ -70,6 +70,11 @@ class Facts(ABC):
         :raises KshellError: there is no such thread, or its registers cannot be read
         """
 
+    @property
+    def standing(self) -> bool:
+        """Whether registers can be had without stopping anything: it stands still, or is a core."""
+        return True
+
     @abstractmethod
     def auxv(self) -> list[tuple[int, int]]:
         """Return the auxiliary vector that the kernel gave the program.

@@ -34,6 +34,7 @@ PAGE = 4096
 SIGNALS = {1: "SIGHUP", 2: "SIGINT", 3: "SIGQUIT", 4: "SIGILL", 5: "SIGTRAP", 6: "SIGABRT", 7: "SIGBUS", 8: "SIGFPE",
            9: "SIGKILL", 11: "SIGSEGV", 13: "SIGPIPE", 14: "SIGALRM", 15: "SIGTERM", 24: "SIGXCPU", 25: "SIGXFSZ",
            31: "SIGSYS"}
+UNKNOWN = "r?x"  # of a mapping that nothing tells of: it may be code
 WITH_ADDRESS = (4, 5, 7, 8, 11)
 
 
@@ -57,6 +58,7 @@ class CoreFacts(Facts):
 
     def __init__(self, core: ElfCore, elf: ElfFile, arch: Arch) -> None:
         self.core, self._elf = core, elf
+        self.objects: list[LoadObject] = []
         notes = [note for note in core.notes if note.name == "CORE"]
         self._threads: list[dict[str, int]] = []
         self.signal = 0
@@ -75,7 +77,10 @@ class CoreFacts(Facts):
         self.comm = self.info.comm if self.info is not None else ""
 
     def mappings(self) -> list[Mapping]:
-        """Return the segments of the core; those of files with their names."""
+        """Return the segments of the core, those of files with their names; and what of files it left out.
+
+        The kernel has a segment without bytes for that, gdb's gcore none: then the file tells what it is, if any.
+        """
         named = {mapping.start: mapping for mapping in self.files}
         found: list[Mapping] = []
         for one in self._elf.segments:
@@ -85,7 +90,19 @@ class CoreFacts(Facts):
             file = named.get(one.vaddr)
             name, offset = (file.name, file.offset) if file is not None else (self._special(one.vaddr), 0)
             found.append(Mapping(one.vaddr, one.vaddr + one.memsz, permissions, offset, name))
+        held = {mapping.start for mapping in found}
+        found += [one._replace(permissions=self._permissions(one.start)) for one in self.files if one.start not in held]
         return sorted(found)
+
+    def _permissions(self, address: int) -> str:
+        """Return those of a mapping that only NT_FILE tells of, by the segments of its file."""
+        for found in self.objects:
+            if found.elf is not None and address in found:
+                for one in found.elf.loads():
+                    if one.vaddr & -PAGE <= address - found.bias < one.vaddr + one.memsz:
+                        return "".join(letter if one.flags & bit else "-"
+                                       for bit, letter in ((4, "r"), (2, "w"), (1, "x")))
+        return UNKNOWN
 
     def _special(self, address: int) -> str:
         vdso = dict(self._pairs()).get(AT_SYSINFO_EHDR)
@@ -159,7 +176,7 @@ def open_user_core(core: ElfCore, path: str, mode: str, exe: str | None) -> User
         elf = ElfFile(path)
         facts = CoreFacts(core, elf, core.arch)
         memory: Memory = core.virtual
-        made = _objects(core, facts, exe)
+        made = facts.objects = _objects(core, facts, exe)
         backings: list[Backing] = []
         own: list[Memory] = [core]
         for found in made:
@@ -205,7 +222,7 @@ def _objects(core: ElfCore, facts: CoreFacts, exe: str | None) -> list[LoadObjec
     """
     flags = {mapping.start: mapping.permissions for mapping in facts.mappings()}
     entry = dict(facts._pairs()).get(AT_ENTRY, 0)
-    runs = files_of([mapping._replace(permissions=flags.get(mapping.start, "r")) for mapping in facts.files])
+    runs = files_of([mapping._replace(permissions=flags.get(mapping.start, UNKNOWN)) for mapping in facts.files])
     found: list[LoadObject] = []
     for path, run in runs:
         program = run[0].start <= entry < run[-1].end

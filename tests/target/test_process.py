@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from kshell.errors import Fault, KshellError, OpenError, Reason
-from kshell.memory import ptrace
 from kshell.target.open import open_target
 from kshell.target.process import ProcessTarget
 from tests.programs import compiled
@@ -136,25 +135,6 @@ def test_a_stopped_process_stays_stopped(child: Child) -> None:
         assert target.facts.registers(None)[1]["rip"]
     settled(child, "T")
     child.send_signal(signal.SIGCONT)
-    assert child.communicate(b"\n")[0] == b"first 3\n"
-
-
-HOLD = "import sys, time\nfrom kshell.memory.ptrace import stopped\n" \
-       "with stopped([int(sys.argv[1])]):\n    print('held', flush=True)\n    time.sleep(60)\n"
-
-
-def test_a_killed_kshell_leaves_the_process_running(child: Child) -> None:
-    """SIGKILL while the process stands still for a question."""
-    with subprocess.Popen([sys.executable, "-c", HOLD, str(child.pid)], stdout=subprocess.PIPE) as holder:
-        assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
-        assert state(child.pid) == "t"
-        with open_target(f"pid:{child.pid}") as target:
-            assert isinstance(target, ProcessTarget)
-            with pytest.raises(ptrace.TraceError, match="another debugger has it"):
-                target.facts.registers(None)
-            assert target.object("first")["name"].string() == "first", "memory is there all the same"
-        holder.kill()
-    settled(child, "S")
     assert child.communicate(b"\n")[0] == b"first 3\n"
 
 

@@ -1,0 +1,107 @@
+"""Stacks of user code: of the threads of a process or core, and of a kernel's tasks, in their own memory.
+
+A task that is in the kernel has left its user registers at the top of its kernel stack (``task_pt_regs`` in
+arch/x86/include/asm/processor.h); one that runs in user mode has them in its CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+from kshell.errors import KshellError
+from kshell.linux import processes
+from kshell.linux.programs import Program, Region
+from kshell.linux.stack import USER_STACK, Stack, is_pt_regs, layout_of, task_stack
+from kshell.linux.tasks import read_task, task_type
+from kshell.linux.userland import require_user
+from kshell.unwind.model import USER
+from kshell.unwind.user import walk_user
+from kshell.unwind.walk import PT_REGS_FORMAT, read_pt_regs
+
+if TYPE_CHECKING:
+    from kshell.target.target import Target
+    from kshell.unwind.model import Frame
+
+#: cs of code of 32 bits (arch/x86/include/asm/segment.h)
+CS32 = 0x23
+
+_KNOWN: WeakKeyDictionary[Target, tuple[int, int, Program]] = WeakKeyDictionary()
+
+
+def own_program(target: Target) -> Program:
+    """Return the code of the process or core that is the target, kept while it stands still."""
+    from kshell.target.user import UserTarget
+
+    assert isinstance(target, UserTarget)
+    moment = -1 if target.control is None else target.control.moment
+    count = target.kernel.epoch.count
+    known = _KNOWN.get(target)
+    if known is None or known[:2] != (moment, count) or (target.live and not target.facts.standing):
+        regions = [Region(*mapping) for mapping in target.facts.mappings()]
+        known = _KNOWN[target] = moment, count, Program(target.kernel, regions, target.object_at)
+    return known[2]
+
+
+def thread_stack(target: Target, tid: int | None) -> Stack:
+    """Return the stack of the thread *tid* of a process or core, None: of the one that matters.
+
+    A process should stand still meanwhile (:meth:`kshell.target.control.Control.standing`).
+
+    :raises KshellError: there is no such thread, or its registers cannot be read
+    """
+    thread, registers = require_user(target).registers(tid)
+    return Stack(0, None, *_walk(own_program(target), registers), tid=thread)
+
+
+def _walk(program: Program, registers: Mapping[str, int]) -> tuple[tuple[Frame, ...], str]:
+    if registers.get("cs") == CS32:
+        return (), "code of 32 bits, which cannot be followed yet"
+    frames, end = walk_user(program.memory, program.code(), registers)
+    return tuple(frame._replace(stack=USER_STACK) for frame in frames), end
+
+
+def task_program(target: Target, address: int) -> Program:
+    """Return the code of the process of the ``task_struct`` at *address*.
+
+    :raises NoUserSpaceError: it has no user memory
+    """
+    task = read_task(target, address)
+    regions = []
+    for vma in processes.vmas(target, task):
+        name = vma.name if isinstance(vma.name, str) else ""
+        regions.append(Region(vma.start, vma.end, vma.permissions, vma.offset, name))
+    return Program(processes.user_memory(target, task), regions)
+
+
+def with_user_frames(target: Target, stack: Stack) -> Stack:
+    """Return a task's kernel stack, with the frames of user code behind it.
+
+    :raises KshellError: it is of no task, or of one without user memory, or its user registers are not known
+    """
+    if not stack.task:
+        raise KshellError("whose user code it is is not known: this stack is of no task")
+    program = task_program(target, stack.task)
+    inside = [frame for frame in stack.frames if frame.kind != USER]
+    last = stack.frames[-1] if len(inside) < len(stack.frames) else None
+    registers = last.registers if last is not None else user_registers(target, stack.task)
+    frames, end = _walk(program, registers)
+    joined = "; ".join(part for part in (stack.end, end) if part)
+    return stack._replace(frames=(*inside, *frames), end=joined, names=program.symbolize)
+
+
+def user_registers(target: Target, address: int) -> Mapping[str, int]:
+    """Return the registers that user code will go on with, of a task that is in the kernel.
+
+    :raises KshellError: they are not where they should be
+    """
+    stack = task_stack(target, address)
+    if stack.frames and stack.frames[-1].kind == USER and stack.frames[-1].registers:
+        return stack.frames[-1].registers
+    task = target.value(task_type(target), address)
+    place = task.integer("stack") + layout_of(target).size - PT_REGS_FORMAT.size
+    found = read_pt_regs(target.kernel, place)
+    if not is_pt_regs(found) or found["cs"] & 3 != 3:
+        raise KshellError(f"no user registers are at the top of its kernel stack, 0x{place:x}")
+    return found
