@@ -228,7 +228,8 @@ def test_registers_are_changed() -> None:
         said = obey(child, "<rip=p; <rbx=J; 5>cs", "r+", pause=True)
         assert "main+" in said.out and said.out.split()[-1] == "0"
         assert len(said.errors) == 1 and "cs" in said.err
-        said = obey(child, "::stop; 0t43>rbx; 0t44>rbx; <rbx=D; ::writes; ::undo; ::undo; <rbx=J; 0t42>rbx; ::cont", "r+")
+        said = obey(child, "::stop; 0t43>rbx; 0t44>rbx; <rbx=D; ::writes; ::undo; ::undo; <rbx=J; 0t42>rbx; ::cont",
+                    "r+")
         assert not said.errors and "rbx" in said.out and said.out.split()[0] == "44" and said.out.split()[-1] == "0"
         assert child.stdout is not None and child.stdout.readline() == b"rbx 42\n"
 
