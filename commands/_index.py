@@ -116,7 +116,7 @@ DCMDS: dict[str, tuple[str, str, str, bool]] = {
     "snapshot": ("snapshot", "Keep what is at an address now, under a name; ::diff tells later what has changed", "optional", False),
     "sort": ("pipes", "Pass on the values of a pipe, sorted: by themselves, or by a member of what they are the addresses of", "refused", False),
     "stack": ("stacks", "Show a stack, the innermost function first", "optional", False),
-    "stackinfo": ("stacks", "Show how deep kernel stacks are and have been, in bytes, and whether they have overflowed", "optional", False),
+    "stackinfo": ("stackinfo", "Show how deep kernel stacks are and have been, in bytes, and whether they have overflowed", "optional", False),
     "stackregs": ("stacks", "Show a kernel stack as $C does, each function with the registers that are known of it", "optional", False),
     "stacks": ("stacks", "Show the stacks of all tasks, equal ones once, with their number; the most frequent first", "optional", False),
     "status": ("status", "Say what is being looked at, how it was found, and what is missing", "refused", False),

@@ -1,4 +1,4 @@
-"""``::stack``, ``$c``, ``$C``, ``::findstack``, ``::stacks``, ``::stackinfo``; the walker ``stack``."""
+"""``::stack``, ``$c``, ``$C``, ``::findstack``, ``::stacks``; the walker ``stack``."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from kshell.api import (
     escape,
     walker,
 )
-from kshell.linux import blocked, cpus, processes, stack_depth, stacks, tasks, user_stack
+from kshell.linux import blocked, cpus, processes, stacks, tasks, user_stack
 from kshell.linux.kernel import require_kernel
 from kshell.linux.stack_filter import STATES, StackFilter, in_state
 from kshell.linux.stacks import Frame, Group, Stack
@@ -406,13 +406,14 @@ def all_stacks(
     require_kernel(target)
     if source:
         need_lines(session)
-    wanted = _wanted(session, address, values)
+    wanted = stacks.asked_tasks(
+        target, address, None if values is None else [item.value for item in values])
     if wanted is not None and not wanted:
         return
     passes = StackFilter(
         target, session.evaluate, function=function, no_function=no_function, module=module, no_module=no_module,
         kind=kind, no_kind=no_kind, active=active)
-    chosen, damage = _every(session) if wanted is None else (wanted, None)
+    chosen, damage = stacks.every_found(session.target) if wanted is None else (wanted, None)
     letters, names = tasks.task_columns(target, chosen, "state", "comm")
     if state or no_state:
         keep = [
@@ -429,28 +430,6 @@ def all_stacks(
         header = []
     if damage is not None:
         yield Warn(damage)
-
-
-def _every(session: Session) -> tuple[list[int], KshellError | None]:
-    """Return all tasks that are found, and why others may be missing."""
-    try:
-        return stacks.every_task(session.target), None
-    except KshellError as error:
-        found: list[int] | None = getattr(error, "visited", None)
-        if not found:
-            raise
-        return found, error
-
-
-def _wanted(session: Session, address: int | None, values: Values | None) -> list[int] | None:
-    """Return the tasks that are asked for, None for all."""
-    if values is not None:
-        return list(dict.fromkeys(item.value for item in values))
-    if address is None:
-        return None
-    if not stacks.is_task(session.target, address):
-        raise KshellError(f"0x{address:x} is not a task_struct")
-    return [address]
 
 
 def _group(session: Session, group: Group, header: list[str], everyone: bool, source: bool) -> Record:
@@ -482,44 +461,6 @@ def _group(session: Session, group: Group, header: list[str], everyone: bool, so
         return told
 
     return Record(lines(), as_data, tuple(group.tasks), TASK)
-
-
-@dcmd("stackinfo", columns=(
-    Column("THREAD", kind=ADDRESS), Column("STACK", kind=ADDRESS), Column("SIZE", 6, COUNT), Column("CUR", 6, COUNT),
-    Column("MAX", 6, COUNT), Column("END", 11), Column("CMD/TID", key="comm"),
-), yields=TASK, group="Stacks")
-def stackinfo(
-    session: Session, address: int | None, values: Values | None,
-    damaged: Annotated[bool, Flag("-o", "only those that have overflowed")],
-) -> Iterator[Output]:
-    """Show how deep kernel stacks are and have been, in bytes, and whether they have overflowed.
-
-    CUR is what is in use now, MAX the most that ever was: stacks are zeroed before a task gets them. END tells whether
-    the magic at the end of the stack is there (ok), or what was written over it: then the stack has overflowed, or
-    something else was written there. Most stacks have a guard page below them, which is hit before the magic is
-    written over: MAX is nearly SIZE then, and -o counts them too. With addresses (of task_structs, in a pipe too), of
-    those only.
-
-    Examples:
-      ::stackinfo | ::head -3
-      ::stackinfo -o                 // overflowed stacks
-      ::pgrep ^kworker | ::stackinfo
-    """
-    target = session.target
-    wanted = _wanted(session, address, values)
-    chosen, damage = _every(session) if wanted is None else (wanted, None)
-    pids, flags, names = tasks.task_columns(target, chosen, "pid", "flags", "comm")
-    for number, depth in enumerate(stack_depth.depths(target, chosen)):
-        if damaged and not depth.overflowed:
-            continue
-        end = {None: None, True: "ok", False: f"0x{depth.magic or 0:08x}"}[depth.intact]
-        name = names[number]
-        if isinstance(name, str) and isinstance(flags[number], int) and not flags[number] & tasks.PF_KTHREAD:
-            name = f"{name}/{pids[number]}"
-        yield Row(depth.task, (depth.task, depth.base or None, depth.size if depth.base else None, depth.current,
-                               depth.deepest, end, name))
-    if damage is not None:
-        yield Warn(damage)
 
 
 @walker("stack")

@@ -43,9 +43,9 @@ if TYPE_CHECKING:
     from kshell.unwind.many import Steps
 
 __all__ = [
-    "Frame", "Group", "Stack", "Stacks", "any_stack", "cpu_stack", "every_task", "function", "is_pt_regs", "is_task",
-    "panic_stack", "pointer_stack", "pt_regs_stack", "registers_stack", "stack_owner", "stacks", "symbolize",
-    "task_registers", "task_stack",
+    "Frame", "Group", "Stack", "Stacks", "any_stack", "asked_tasks", "cpu_stack", "every_found", "every_task",
+    "function", "is_pt_regs", "is_task", "panic_stack", "pointer_stack", "pt_regs_stack", "registers_stack",
+    "stack_owner", "stacks", "symbolize", "task_registers", "task_stack",
 ]
 
 #: fewer stacks than this are followed one by one: importing numpy takes longer
@@ -53,6 +53,30 @@ FEW = 64
 #: stacks whose used parts are held at once
 BLOCK = 8192
 
+
+def every_found(target: Target) -> tuple[list[int], KshellError | None]:
+    """Return all tasks that are found, and why others may be missing."""
+    try:
+        return every_task(target), None
+    except KshellError as error:
+        found: list[int] | None = getattr(error, "visited", None)
+        if not found:
+            raise
+        return found, error
+
+
+def asked_tasks(target: Target, address: int | None, addresses: list[int] | None) -> list[int] | None:
+    """Return the tasks that an address, or many, ask for; None for all.
+
+    :raises KshellError: the one address is of no task
+    """
+    if addresses is not None:
+        return list(dict.fromkeys(addresses))
+    if address is None:
+        return None
+    if not is_task(target, address):
+        raise KshellError(f"0x{address:x} is not a task_struct")
+    return [address]
 
 
 class Group(NamedTuple):
