@@ -7,7 +7,8 @@ context, a third of the time of one that makes a context for each page. A decode
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import repeat
 from typing import Any
 
 from kshell.errors import FormatError
@@ -22,6 +23,8 @@ ZSTD_LEVEL = 1
 
 #: fills the memoryview, which is a page, from the compressed bytes; raises anything when it does not come out even
 Decoder = Callable[[bytes, memoryview], None]
+#: gives the pages of so many bytes that are in the pieces; raises anything when one does not come out even
+BatchDecoder = Callable[[list[bytes], int], Sequence["bytes | bytearray | memoryview"]]
 Encoder = Callable[[bytes], bytes]
 
 
@@ -51,24 +54,64 @@ def decoder_of(codec: int) -> Decoder:
     return snappy_into
 
 
-def _zlib_decoder() -> Decoder:
-    def zlib_into(data: bytes, out: memoryview) -> None:
+def batch_decoder_of(codec: int) -> BatchDecoder:
+    """Return the function that decompresses many pages of *codec* at a time, in loops that are not Python's.
+
+    :raises FormatError: no library here reads it
+    """
+    if codec == SNAPPY:
+        into = _snappy(codec).decompress_raw_into
+
+        def snappy_pages(pieces: list[bytes], size: int) -> list[memoryview]:
+            room = memoryview(bytearray(len(pieces) * size))
+            pages = [room[at : at + size] for at in range(0, len(room), size)]
+            if set(map(into, pieces, pages)) != {size}:
+                raise ValueError("not pages")
+            return pages
+
+        return snappy_pages
+    if codec == ZSTD:
+        zstandard = _zstandard()
+        told: Callable[[bytes], int] = zstandard.frame_content_size
+        decompress = zstandard.ZstdDecompressor().decompress
+    else:
+        decompress = _lzo().decompress if codec == LZO else _deflate()
+
+    def pages_of(pieces: list[bytes], size: int) -> list[bytes]:
+        if codec == ZSTD and not set(map(told, pieces)) <= {size, -1}:
+            raise ValueError("not pages")
+        pages = list(map(decompress, pieces, repeat(size)))
+        if set(map(len, pages)) != {size}:
+            raise ValueError("not pages")
+        return pages
+
+    return pages_of
+
+
+def _deflate() -> Callable[[bytes, int], bytes | bytearray]:
+    """Return what decompresses zlib's bytes to at most so many."""
+    try:
+        from deflate import zlib_decompress
+    except ImportError:
         import zlib
 
-        out[:] = zlib.decompress(data, bufsize=len(out))  # a ValueError when it is not exactly a page
+        return lambda data, size: zlib.decompress(data, bufsize=size)
+    found: Callable[[bytes, int], bytes | bytearray] = zlib_decompress
+    return found
 
-    try:
-        from deflate import DeflateError, zlib_decompress
-    except ImportError:
-        return zlib_into  # the same bytes, slower
 
-    def deflate_into(data: bytes, out: memoryview) -> None:
+def _zlib_decoder() -> Decoder:
+    decompress = _deflate()
+
+    def zlib_into(data: bytes, out: memoryview) -> None:
         try:
-            out[:] = zlib_decompress(data, len(out))
-        except DeflateError:
-            zlib_into(data, out)  # which says what is wrong
+            out[:] = decompress(data, len(out))
+        except Exception:
+            import zlib
 
-    return deflate_into
+            out[:] = zlib.decompress(data, bufsize=len(out))  # it says what is wrong
+
+    return zlib_into
 
 
 def _zstd_decoder() -> Decoder:

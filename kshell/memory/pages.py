@@ -1,21 +1,24 @@
 """The pages of a kdump-compressed dump by number: found by their descriptors, decompressed, some of them kept.
 
 One page at a time for random reads, with an LRU bounded in bytes; a run of pages straight into the reader's buffer. A
-reader that goes through pages in order is noticed, and more and more of them are decompressed at once. Threads would
-gain nothing: a page is done in microseconds, in which another thread has not even woken up. makedumpfile:
-diskdump_mod.h, ``struct page_desc``.
+reader that goes through pages in order is noticed, and more and more of them are decompressed at once. Who goes on for
+long gets the help of other processes (:mod:`kshell.memory.crew`). makedumpfile: diskdump_mod.h, ``struct page_desc``.
 """
 
 from __future__ import annotations
 
+import os
 import struct
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from kshell.errors import FormatError, Reason
-from kshell.memory.codecs import CODEC_BITS, CODECS, INCOMPLETE, Decoder, decoder_of
-from kshell.memory.source import Source
+from kshell.memory.codecs import CODEC_BITS, CODECS, INCOMPLETE, BatchDecoder, Decoder, batch_decoder_of, decoder_of
+from kshell.memory.source import Source, share_source
+
+if TYPE_CHECKING:
+    from kshell.memory.crew import Crew
 
 DESCRIPTOR = struct.Struct("<qIIQ")
 CACHE_BYTES = 24 << 20
@@ -24,10 +27,8 @@ TABLE = 128  # descriptors read at once
 TABLES = 256  # such pieces of the table kept
 FIRST_AHEAD, MOST_AHEAD = 4, 256
 SHARED = 64  # pages kept of which there are many in a dump
+NEEDED = 4096  # pages filled in order from which on other processes are worth their start
 MANY = 16  # pages asked for at once from which on they are worth a look as a run
-
-
-Row = tuple[int, ...]  # a descriptor as it is
 
 
 class PageError(FormatError):
@@ -47,6 +48,14 @@ class Descriptor(NamedTuple):
     page_flags: int
 
 
+class Shared(NamedTuple):
+    """A page that many frames have."""
+
+    size: int
+    flags: int
+    page: bytes
+
+
 class Pages:
     """The pages behind one table of descriptors.
 
@@ -60,9 +69,12 @@ class Pages:
         self._kept: OrderedDict[int, bytes] = OrderedDict()
         self._most = max(keep // size, 1)
         self._tables: OrderedDict[int, bytes] = OrderedDict()
-        self._shared: dict[Row, bytes] = {}
+        self._shared: dict[int, Shared] = {}  # by the offset in the file
         self._decoders: dict[int, Decoder] = {}
+        self._batches: dict[int, BatchDecoder] = {}
         self._next, self._ahead = -1, FIRST_AHEAD
+        self._filled, self._in_order = -1, 0  # the page behind those filled last, and how many were in order
+        self._crew: Crew[PageError] | None = None
 
     # -- descriptors -----------------------------------------------------------------------------------------------
 
@@ -164,13 +176,65 @@ class Pages:
             found = self._decoders[codec] = decoder_of(codec)
         return found
 
+    def _batch_decoder(self, codec: int) -> BatchDecoder:
+        found = self._batches.get(codec)
+        if found is None:
+            found = self._batches[codec] = batch_decoder_of(codec)
+        return found
+
     # -- many pages ------------------------------------------------------------------------------------------------
 
     def fill(self, number: int, out: memoryview) -> tuple[int, PageError | None]:
         """Fill *out*, a whole number of pages, from page *number* on; nothing of it is kept.
 
-        Returns how many pages were filled, and why it stopped before the end. Bytes behind that hold no answer.
+        Returns how many pages were filled, and why it stopped before the end. Bytes behind that hold no answer. For
+        somebody who does this for long and in order, other processes decompress too.
         """
+        count = len(out) // self.size
+        self._in_order = self._in_order + count if number == self._filled else count
+        self._filled = number + count
+        if self._in_order < NEEDED:
+            return self.fill_here(number, out)
+        from kshell.memory.crew import CrewError
+
+        try:
+            if self._crew is None or not self._crew.usable():
+                self._crew = self._call_crew()
+            return self._crew.fill(number, out)
+        except CrewError:
+            self._dismiss()
+            self._in_order = 0  # and try again after as many
+            return self.fill_here(number, out)
+        except BaseException:
+            self._dismiss()
+            raise
+
+    def _call_crew(self) -> Crew[PageError]:
+        """Start processes; they get the source, and are those of one reader at a time.
+
+        :raises CrewError: none are to be had
+        """
+        from kshell.memory.crew import CrewError, call
+
+        try:
+            descriptors, numbers = share_source(self.source)
+        except OSError as error:
+            raise CrewError(str(error)) from error
+        if not descriptors:
+            raise CrewError("the pages are not in a file")
+        try:
+            return call(descriptors, [self.table, *numbers], self.size, self.fill_here)
+        finally:
+            for descriptor in descriptors[1:]:
+                os.close(descriptor)
+
+    def _dismiss(self) -> None:
+        if self._crew is not None:
+            self._crew.close()
+            self._crew = None
+
+    def fill_here(self, number: int, out: memoryview) -> tuple[int, PageError | None]:
+        """As :meth:`fill`, by this process alone."""
         count = len(out) // self.size
         for at in range(0, count, JOB):
             job = out[at * self.size : min(at + JOB, count) * self.size]
@@ -181,10 +245,11 @@ class Pages:
 
     def _fill_job(self, number: int, out: memoryview) -> tuple[int, PageError | None]:
         count = len(out) // self.size
-        data = self._pread(count * DESCRIPTOR.size, self.table + number * DESCRIPTOR.size)
-        rows = list(DESCRIPTOR.iter_unpack(data[: len(data) - len(data) % DESCRIPTOR.size]))
-        if len(rows) == count and self._fill_near(rows, out):
+        table = self._pread(count * DESCRIPTOR.size, self.table + number * DESCRIPTOR.size)
+        if len(table) == count * DESCRIPTOR.size and (
+                self._fill_same(table, count, out) or self._fill_near(table, count, out)):
             return count, None
+        rows = list(DESCRIPTOR.iter_unpack(table[: len(table) - len(table) % DESCRIPTOR.size]))
         for at in range(count):  # one by one, up to the first that cannot be had
             try:
                 if at >= len(rows):
@@ -194,61 +259,98 @@ class Pages:
                 return at, error
         return count, None
 
-    def _fill_near(self, rows: Sequence[Row], out: memoryview) -> bool:
-        """Fill *out* with one read of the file, when its pages lie together in it; False when they do not."""
+    def _fill_same(self, table: bytes, count: int, out: memoryview) -> bool:
+        """Fill *out* where all its *count* pages are one, most often of zeroes; False when they are not."""
+        page = self._same(table, count)
+        if page is None:
+            return False
+        out[:] = page * count
+        return True
+
+    def _same(self, table: bytes, count: int) -> bytes | None:
+        """Return the page that all those in *table* are, None when they are not, or it cannot be had."""
+        row = table[: DESCRIPTOR.size]
+        if count < 2 or table != row * count:
+            return None
+        found = Descriptor(*DESCRIPTOR.unpack(row))
+        known = self._shared.get(found.offset)
+        if known is None or known[:2] != (found.size, found.flags):
+            self._share(found)
+            known = self._shared.get(found.offset)
+        return known.page if known is not None and known[:2] == (found.size, found.flags) else None
+
+    def are_blank(self, number: int, count: int) -> bool:
+        """Whether *count* pages from *number* on are all one page of zeroes."""
+        try:
+            page = self._same(self._pread(count * DESCRIPTOR.size, self.table + number * DESCRIPTOR.size), count)
+        except PageError:
+            return False
+        return page is not None and page.count(0) == len(page)
+
+    def _fill_near(self, table: bytes, count: int, out: memoryview) -> bool:
+        """Fill *out* with one read of the file, when its *count* pages lie together in it; False when they do not."""
         size, shared = self.size, self._shared
-        offsets, sizes, flags, _ = zip(*rows, strict=True)
-        if max(sizes) > size or min(sizes) == 0 or min(offsets) <= 0 or any(flag & INCOMPLETE for flag in set(flags)):
+        fields = struct.unpack("<" + "qIIQ" * count, table)  # one tuple, not one for each page
+        offsets, sizes, flags = fields[0::4], fields[1::4], fields[2::4]
+        kinds = set(flags)
+        if max(sizes) > size or min(sizes) == 0 or min(offsets) <= 0 or any(flag & INCOMPLETE for flag in kinds):
             return False
         low, high = min(offsets), max(map(int.__add__, offsets, sizes))
-        if high - low > 2 * len(rows) * size:
+        if high - low > 2 * count * size:
             # pages that are all the same, as those of zeroes, lie once in the file, and far from their neighbours
-            near = [row for row in rows if row not in shared]
-            times: dict[Row, int] = {}
-            for row in near:
-                times[row] = times.get(row, 0) + 1
-            for row, number in times.items():
-                if number > 1 and not self._share(row):
-                    return False
-            near = [row for row in near if row not in shared] or [rows[0]]
-            low, high = min(row[0] for row in near), max(row[0] + row[1] for row in near)
-            if high - low > 2 * len(rows) * size:
+            for offset in {offset for offset in offsets if offset not in shared and offsets.count(offset) > 1}:
+                self._share(Descriptor(*fields[4 * offsets.index(offset) :][:4]))
+            near = [number for number, offset in enumerate(offsets) if offset not in shared] or [0]
+            low, high = offsets[near[0]], max(offsets[number] + sizes[number] for number in near)
+            low = min(offsets[number] for number in near)
+            if high - low > 2 * count * size:
                 return False
         try:
             data = self._pread(high - low, low)
             if len(data) < high - low:
                 return False
-            decoders = {flag: self._decoder(flag & CODEC_BITS) if flag & CODEC_BITS else None for flag in set(flags)}
-            at = 0
-            for row in rows:
-                page = out[at : at + size]
-                at += size
-                known = shared.get(row)
-                if known is not None:
-                    page[:] = known
-                    continue
-                offset, length, flag, _ = row
-                decoder = decoders[flag]
-                piece = data[offset - low : offset - low + length]
-                if decoder is None:
-                    page[:] = piece
-                else:
-                    decoder(piece, page)
+            pieces = [data[offset - low : offset - low + length] for offset, length in zip(offsets, sizes, strict=True)]
+            if len(kinds) > 1 or not shared.keys().isdisjoint(offsets):
+                return self._fill_mixed(offsets, flags, pieces, out)
+            codec = flags[0] & CODEC_BITS
+            pages = self._batch_decoder(codec)(pieces, size) if codec else pieces
+            out[:] = b"".join(pages)
         except Exception:  # whatever a codec raises: the slow way finds out which page it is
             return False
         return True
 
-    def _share(self, row: Row) -> bool:
-        """Keep the page of *row*, which others are too; False when it cannot be had."""
+    def _fill_mixed(
+        self, offsets: Sequence[int], flags: Sequence[int], pieces: list[bytes], out: memoryview
+    ) -> bool:
+        """Fill *out* with pages of which some are compressed in other ways, or are shared."""
+        shared = self._shared
+        pages: list[bytes | bytearray | memoryview] = list(pieces)
+        by_flag: dict[int, list[int]] = {}
+        for number, (offset, flag) in enumerate(zip(offsets, flags, strict=True)):
+            if offset in shared:
+                known = shared[offset]
+                if known.flags != flag:
+                    return False
+                pages[number] = known.page
+            elif flag & CODEC_BITS:
+                by_flag.setdefault(flag & CODEC_BITS, []).append(number)
+        for codec, numbers in by_flag.items():
+            some = self._batch_decoder(codec)([pieces[number] for number in numbers], self.size)
+            for number, page in zip(numbers, some, strict=True):
+                pages[number] = page
+        out[:] = b"".join(pages)
+        return True
+
+    def _share(self, found: Descriptor) -> None:
+        """Keep the page described, which others are too, if it can be had."""
         page = bytearray(self.size)
         try:
-            self._decode(self._checked(Descriptor(*row)), memoryview(page))
+            self._decode(self._checked(found), memoryview(page))
         except PageError:
-            return False
+            return
         if len(self._shared) >= SHARED:
             self._shared.clear()
-        self._shared[row] = bytes(page)
-        return True
+        self._shared[found.offset] = Shared(found.size, found.flags, bytes(page))
 
     def load_many(self, numbers: Sequence[int]) -> list[bytes | None]:
         """Return the pages *numbers*, which ascend; None for those that cannot be had. They are kept."""
@@ -271,5 +373,6 @@ class Pages:
 
     def close(self) -> None:
         """Forget the pages."""
+        self._dismiss()
         self._kept.clear()
         self._tables.clear()

@@ -7,6 +7,7 @@ records, big-endian, for a writer that cannot seek. makedumpfile.h: ``struct mak
 
 from __future__ import annotations
 
+import mmap
 import os
 import struct
 from array import array
@@ -86,6 +87,10 @@ class FileSource:
         if now.st_mtime_ns != self._modified:
             return f"{self.path} was written to since it was opened; open it again"
         return None
+
+    def share(self) -> int:
+        """Return the descriptor, for another process; it stays this source's."""
+        return self._fd
 
     def close(self) -> None:
         if self._fd >= 0:
@@ -215,8 +220,55 @@ class FlattenedSource:
         """Return the key of the file's content, None when nothing found in it may be kept."""
         return self.below.key()
 
+    def share(self) -> tuple[int, int]:
+        """Return a descriptor of the index, for :meth:`take` in another process, and the number of records."""
+        columns = [memoryview(column).cast("B") for column in (self._starts, self._sizes, self._places)]
+        index = os.memfd_create("kshell-index", os.MFD_CLOEXEC)
+        try:
+            os.ftruncate(index, sum(map(len, columns)))
+            with mmap.mmap(index, sum(map(len, columns))) as room:
+                for column in columns:
+                    room.write(column)
+        except BaseException:
+            os.close(index)
+            raise
+        return index, len(self._starts)
+
+    def take(self, index: int, count: int, size: int) -> None:
+        """Take the index of *count* records from the descriptor *index*."""
+        view = memoryview(mmap.mmap(index, 24 * count, access=mmap.ACCESS_READ))
+        self._starts, self._sizes, self._places = (
+            view[8 * count * number :][: 8 * count].cast("Q") for number in range(3))
+        self.size = size
+
     def close(self) -> None:
         self.below.close()
+
+
+def share_source(source: Source) -> tuple[list[int], list[int]]:
+    """Return (descriptors, numbers) of which another process makes the same source, by :func:`shared_source`.
+
+    The first descriptor stays the source's, others are the caller's to close. Without any it cannot be shared.
+
+    :raises OSError: there is no shared memory
+    """
+    if isinstance(source, FileSource):
+        return [source.share()], [0]
+    if isinstance(source, FlattenedSource):
+        index, count = source.share()
+        return [source.below.share(), index], [1, count, source.size]
+    return [], []
+
+
+def shared_source(first: int, numbers: Sequence[int]) -> Source:
+    """Return the source that :func:`share_source` told of, in another process, its descriptors from *first* on."""
+    below = FileSource("the dump", first)
+    if not numbers[0]:
+        return below
+    source = FlattenedSource.__new__(FlattenedSource)
+    source.below, source.complete = below, True
+    source.take(first + 1, *numbers[1:])
+    return source
 
 
 def _order(starts: array[int]) -> Sequence[int]:
