@@ -37,6 +37,25 @@ LOW = 1 << 32  # below lie absolute symbols, per-CPU offsets above all: no addre
 TOP = 1 << 64
 
 
+def covering(symbol: Symbol | None, address: int, rodata: tuple[int, int]) -> Symbol | None:
+    """Return *symbol*, which begins at or below *address*, if it covers it; None if not.
+
+    Sizes are guessed: they reach to the next symbol. In read-only data (from ``rodata[0]`` to ``rodata[1]``) string
+    literals lie between symbols and have none, up to half a MiB of them; there a symbol reaches a page at most. Labels
+    of the compiler (``.LC3``), which kernels before 5.13 keep some of, name nothing.
+    """
+    if symbol is None or address >= symbol.address + max(symbol.size, 1):
+        return None
+    far = address - symbol.address >= PAGE or symbol.name.startswith(".L")
+    return None if far and rodata[0] <= address < rodata[1] else symbol
+
+
+def rodata_of(find: Callable[[str], list[Symbol]]) -> tuple[int, int]:
+    """Return where the kernel's read-only data begins and ends, (0, 0) where it is not told."""
+    start, end = find("__start_rodata"), find("__end_rodata")
+    return (start[0].address, end[0].address) if start and end else (0, 0)
+
+
 class Encoding(Enum):
     """How addresses are stored."""
 
@@ -67,6 +86,7 @@ class Kallsyms:
         self.names, self.letters, self.values = names, letters, values
         self.encoding, self.base, self.place, self.module = encoding, base, place, module
         self._covered: tuple[int, int] | None = None
+        self._rodata: tuple[int, int] | None = None
 
     def address(self, number: int) -> int:
         """Return the address of symbol *number* in this boot."""
@@ -104,8 +124,11 @@ class Kallsyms:
 
     def at(self, address: int) -> Symbol | None:
         start, end = self.covered()
-        symbol = self.below(address) if start <= address < end else None
-        return symbol if symbol is not None and address < symbol.address + max(symbol.size, 1) else None
+        if not start <= address < end:
+            return None
+        if self._rodata is None:
+            self._rodata = rodata_of(self.find)
+        return covering(self.below(address), address, self._rodata)
 
     def below(self, address: int, lowest: int = LOW) -> Symbol | None:
         """Return the closest symbol not above *address*, whatever its size.

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kshell.errors import FormatError
-from kshell.types.kallsyms import MAX_SYMBOL_SIZE
+from kshell.types.kallsyms import MAX_SYMBOL_SIZE, covering, rodata_of
 from kshell.types.model import Symbol
 
 
@@ -21,6 +21,7 @@ class SymbolList:
         for number, row in enumerate(self._rows):
             self._numbers.setdefault(row[2], []).append(number)
         self._names: list[str] | None = None
+        self._rodata: tuple[int, int] | None = None
 
     def moved(self, offset: int) -> SymbolList:
         """Return these symbols *offset* bytes further (KASLR); absolute ones, below the kernel's half, stay."""
@@ -45,8 +46,9 @@ class SymbolList:
         return self._addresses[0] if self._addresses else 1 << 64
 
     def at(self, address: int) -> Symbol | None:
-        symbol = self.below(address)
-        return symbol if symbol is not None and address < symbol.address + max(symbol.size, 1) else None
+        if self._rodata is None:
+            self._rodata = rodata_of(self.find)
+        return covering(self.below(address), address, self._rodata)
 
     def below(self, address: int) -> Symbol | None:
         """Return the closest symbol not above *address*, whatever its size."""
