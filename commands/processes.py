@@ -30,6 +30,7 @@ from kshell.api import (
 )
 from kshell.linux import processes, tasks
 from kshell.linux.tasks import Task
+from kshell.linux.userland import user_facts
 
 TASK = "struct task_struct"
 
@@ -318,12 +319,17 @@ def args(
 ) -> Iterator[Output]:
     """Show the arguments of a process, one a row.
 
-    Of the process whose task_struct the address is, of a pid (decimal) or name, or of the process context.
+    Of the process whose task_struct the address is, of a pid (decimal) or name, or of the process context; of the
+    process or core that is the target.
 
     Examples:
       ::args 1
       ::pgrep -x sshd | ::args
     """
+    own = user_facts(session.target)
+    if own is not None:
+        yield from _own_strings(address, which, own.strings()[0])
+        return
     task = one_task(session, address, which)
     yield from _strings(session, task, processes.cmdline(session.target, task))
 
@@ -334,14 +340,26 @@ def env(
 ) -> Iterator[Output]:
     """Show the environment a process was started with, one variable a row.
 
-    Of the process whose task_struct the address is, of a pid (decimal) or name, or of the process context.
+    Of the process whose task_struct the address is, of a pid (decimal) or name, or of the process context; of the
+    process or core that is the target.
 
     Examples:
       ::env 1
       ::getu victim; ::env
     """
+    own = user_facts(session.target)
+    if own is not None:
+        yield from _own_strings(address, which, own.strings()[1])
+        return
     task = one_task(session, address, which)
     yield from _strings(session, task, processes.environ(session.target, task))
+
+
+def _own_strings(address: int | None, which: str | None, data: bytes) -> Iterator[Output]:
+    if address is not None or which is not None:
+        raise UsageError("the target is one process: there is no other to name")
+    for number, text in enumerate(processes.split(data)):
+        yield Row(None, (number, text))
 
 
 def _strings(session: Session, task: Task, data: bytes) -> Iterator[Output]:

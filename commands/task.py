@@ -24,6 +24,7 @@ from kshell.api import (
 )
 from kshell.linux import creds, files, processes, signals, task_details, task_rows, tasks
 from kshell.linux.tasks import Task
+from kshell.linux.userland import user_facts
 
 TASK = "struct task_struct"
 WHICH = Word("pid|name", "pids are decimal")
@@ -176,13 +177,19 @@ def pfiles(session: Session, address: int | None, which: Annotated[str | None, W
 
     Of the task whose task_struct the address is, of a pid (decimal) or name, or of the process context. TYPE is REG,
     DIR, CHR, BLK, FIFO, SOCK, or ANON for files that are in no file system. FLAGS are those of open(2) without O_.
-    Into a pipe it passes addresses of struct file.
+    Into a pipe it passes addresses of struct file. Of a live process that is the target (kshell -p) they are told
+    without addresses.
 
     Examples:
       ::pfiles 1
       ::pgrep -x sshd | ::pfiles
       ::pfiles 1 | ::print f_op f_count
     """
+    own = user_facts(session.target)
+    if own is not None:
+        for row in own.open_files():
+            yield Row(None, (row.fd, row.type, None, None, row.position, files.flag_names(row.flags), row.path))
+        return
     found = find(session, address, which)
     for one in files.open_files(session.target, found.address):
         flags = files.flag_names(one.flags) if isinstance(one.flags, int) else one.flags

@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 
 from kshell.errors import KshellError
 from kshell.linux import processes
+from kshell.linux.page_cache import CachedFiles
 from kshell.linux.programs import Program, Region
 from kshell.linux.stack import USER_STACK, Stack, is_pt_regs, layout_of, task_stack
 from kshell.linux.tasks import read_task, task_type
@@ -68,11 +69,12 @@ def task_program(target: Target, address: int) -> Program:
     :raises NoUserSpaceError: it has no user memory
     """
     task = read_task(target, address)
+    memory, vmas = processes.user_memory(target, task), list(processes.vmas(target, task))
     regions = []
-    for vma in processes.vmas(target, task):
+    for vma in vmas:
         name = vma.name if isinstance(vma.name, str) else ""
         regions.append(Region(vma.start, vma.end, vma.permissions, vma.offset, name))
-    return Program(processes.user_memory(target, task), regions)
+    return Program(memory if target.host else CachedFiles(target, memory, vmas), regions)
 
 
 def with_user_frames(target: Target, stack: Stack) -> Stack:

@@ -109,6 +109,10 @@ class ProcessMemory(Memory):
         """
         return os.readlink(name, dir_fd=self._folder)
 
+    def mode(self, name: str) -> int:
+        """Return st_mode of what *name* in the folder of the process leads to. Raises as :meth:`link`."""
+        return os.stat(name, dir_fd=self._folder).st_mode
+
     def _executes_another(self) -> bool:
         """Whether the process lives and has memory, though what was opened is gone: that is execve(2)."""
         try:

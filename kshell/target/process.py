@@ -8,6 +8,8 @@ proc(5); fs/proc/task_mmu.c.
 from __future__ import annotations
 
 import os
+import stat
+from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import PurePath
 from typing import TYPE_CHECKING, ClassVar
@@ -23,7 +25,7 @@ from kshell.target.auxv import parse_auxv
 from kshell.target.control import Control, ControlError
 from kshell.target.loaded import LoadObject, bias_of, opened, parts_of
 from kshell.target.target import Cpu
-from kshell.target.user import Facts, Mapping, Thread, UserTarget
+from kshell.target.user import Facts, Mapping, Thread, UserFile, UserTarget
 from kshell.types.elffile import ElfFile
 
 if TYPE_CHECKING:
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 
 MAX_MAPPINGS = 1 << 17
 MAX_VDSO = 1 << 20
+KINDS = {stat.S_IFREG: "REG", stat.S_IFDIR: "DIR", stat.S_IFCHR: "CHR", stat.S_IFBLK: "BLK", stat.S_IFIFO: "FIFO",
+         stat.S_IFSOCK: "SOCK"}
 DELETED = " (deleted)"
 
 
@@ -117,10 +121,10 @@ class ProcessFacts(Facts):
             raise Fault(0, 0, Reason.GONE, space=f"/proc/{self.pid}/task") from error
         for tid in tids:
             try:
-                stat = self.text(f"task/{tid}/stat")
+                line = self.text(f"task/{tid}/stat")
             except Fault:
                 continue  # ended meanwhile
-            name, _, rest = stat.partition(" (")[2].rpartition(") ")
+            name, _, rest = line.partition(" (")[2].rpartition(") ")
             state = rest[:1] if self.hold is None else self._states.get(int(tid), rest[:1])
             found.append(Thread(int(tid), state, name, self._pc(tid)))
         return found
@@ -216,6 +220,24 @@ class ProcessFacts(Facts):
 
     def auxv(self) -> list[tuple[int, int]]:
         return list(parse_auxv(self.read("auxv")))
+
+    def strings(self) -> tuple[bytes, bytes]:
+        return self.read("cmdline"), self.read("environ")
+
+    def open_files(self) -> Iterator[UserFile]:
+        try:
+            numbers = sorted(map(int, self.memory.folder("fd")))
+        except OSError as error:
+            reason = Reason.PERMISSION if isinstance(error, PermissionError) else Reason.GONE
+            raise Fault(0, 0, reason, space=f"/proc/{self.pid}/fd", detail=error.strerror or "") from error
+        for number in numbers:
+            try:
+                path, mode = self.memory.link(f"fd/{number}"), self.memory.mode(f"fd/{number}")
+                told = dict(line.split(":", 1) for line in self.text(f"fdinfo/{number}").splitlines() if ":" in line)
+                kind = "ANON" if path.startswith("anon_inode:") else KINDS.get(stat.S_IFMT(mode), "ANON")
+                yield UserFile(number, kind, int(told.get("pos", "0")), int(told.get("flags", "0"), 8), path)
+            except (OSError, ValueError, Fault):
+                continue  # closed meanwhile
 
     def status(self) -> list[tuple[str, str]]:
         command = self.text("cmdline").rstrip("\0").replace("\0", " ")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from bisect import bisect_right
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from kshell.arch.model import Arch
@@ -47,6 +48,19 @@ class Thread(NamedTuple):
     pc: int | KshellError
 
 
+class UserFile(NamedTuple):
+    """An open file of a live process, as /proc/PID/fd and fdinfo tell.
+
+    :ivar type: "REG", "DIR", "CHR", "BLK", "FIFO", "SOCK", "ANON"
+    """
+
+    fd: int
+    type: str
+    position: int
+    flags: int
+    path: str
+
+
 class Facts(ABC):
     """What is known of a process or file beside its memory."""
 
@@ -81,6 +95,20 @@ class Facts(ABC):
 
         :raises KshellError: it is not known
         """
+
+    def strings(self) -> tuple[bytes, bytes]:
+        """Return arguments and environment, each string and its NUL.
+
+        :raises KshellError: they cannot be read
+        """
+        raise KshellError("a file has no arguments: it does not run")
+
+    def open_files(self) -> Iterator[UserFile]:
+        """Yield the open files by descriptor.
+
+        :raises KshellError: nothing tells of them
+        """
+        raise KshellError("nothing tells of open files here", hint="a live process does: kshell -p PID")
 
     def status(self) -> list[tuple[str, str]]:
         """Return what ``::status`` tells, (word, text)."""

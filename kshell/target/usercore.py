@@ -27,7 +27,7 @@ from kshell.target.user import Facts, Mapping, Thread, UserTarget
 from kshell.types.elffile import PT_LOAD, PT_NOTE, ElfFile, build_id_of
 
 NT_PRSTATUS, NT_PRPSINFO, NT_AUXV, NT_SIGINFO, NT_FILE = 1, 3, 6, 0x53494749, 0x46494C45
-AT_ENTRY, AT_SYSINFO_EHDR = 9, 33
+AT_ENTRY, AT_RANDOM, AT_SYSINFO_EHDR = 9, 25, 33
 MAX_FILES = 1 << 17
 PAGE = 4096
 #: asm-generic/signal.h
@@ -127,6 +127,17 @@ class CoreFacts(Facts):
         if not self._auxv:
             raise KshellError("the core has no auxiliary vector (NT_AUXV)")
         return self._pairs()
+
+    def strings(self) -> tuple[bytes, bytes]:
+        from kshell.target.startstack import start_strings
+
+        near = dict(self.auxv()).get(AT_RANDOM, 0)
+        stack = next((one for one in self._elf.loads() if one.vaddr <= near < one.vaddr + one.memsz), None)
+        if stack is None:
+            raise KshellError("the arguments are not found: the core does not tell where the stack was")
+        end = self._auxv.find(bytes(16))  # AT_NULL
+        return start_strings(self.core.virtual, self._auxv[:end] if end > 0 else self._auxv, stack.vaddr,
+                             stack.vaddr + stack.memsz)
 
     def status(self) -> list[tuple[str, str]]:
         facts: list[tuple[str, str]] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -108,6 +109,26 @@ def test_in_the_shell(child: Child) -> None:
         assert words in said.out, words
     assert "nothing" in said.err and len(said.errors) == 1
     assert said.out.count("`puts") == 2
+
+
+def test_arguments_environment_and_files(tmp_path: Path) -> None:
+    file = tmp_path / "open file"
+    file.write_text("some text")
+    with file.open() as held:
+        os.lseek(held.fileno(), 5, os.SEEK_SET)
+        still = compiled("-O1", "-g", "-pthread", name="still", sources=("still.c",))
+        program = [str(still), "call", "pause", "an argument", ""]
+        with subprocess.Popen(program, stdin=held, stdout=subprocess.PIPE, env={"A": "1", "EMPTY": ""}) as child:
+            assert child.stdout is not None and child.stdout.readline() == b"ready\n"
+            said = ask(f"pid:{child.pid}", "::args; ::env; ::pfiles", json=True)
+            rows = [json.loads(line) for line in said.out.splitlines()]
+            assert [row["argument"] for row in rows if "argument" in row] == program
+            assert [row["variable"] for row in rows if "variable" in row] == ["A=1", "EMPTY="]
+            files = {row["fd"]: row for row in rows if "fd" in row}
+            assert files[0]["path"] == str(file) and files[0]["position"] == 5 and files[0]["type"] == "REG"
+            assert files[1]["type"] == "FIFO" and files[1]["flags"].startswith("WRONLY")
+            assert "no other to name" in ask(f"pid:{child.pid}", "::args 1").err
+            child.kill()
 
 
 def test_registers_are_those_of_the_thread(child: Child) -> None:

@@ -65,6 +65,16 @@ def test_globals(target: CoreTarget) -> None:
     assert target.kind == "core" and not target.live and target.facts.comm == "rec"
 
 
+def test_arguments_and_environment(made: tuple[Path, Path], target: CoreTarget) -> None:
+    arguments, environment = target.facts.strings()
+    assert arguments.split(b"\0") == [os.fsencode(made[1]), b"wait", b"crash", b""]
+    told = environment.removesuffix(b"\0").split(b"\0")
+    path = b"PATH=" + os.environb[b"PATH"]
+    assert path in told and len(told) > 3 and all(b"=" in one for one in told)
+    said = ask(made[0], "::args; ::pfiles")
+    assert "crash" in said.out and "nothing tells of open files" in said.err
+
+
 def test_where_it_crashed(target: CoreTarget) -> None:
     (thread,) = target.facts.threads()
     tid, registers = target.facts.registers(None)
