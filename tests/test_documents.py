@@ -55,7 +55,8 @@ def kind(line: str) -> str:
     """Return *line* with what differs between boots replaced: addresses, numbers, dates, blanks at the end."""
     line = re.sub(r"\d{4}-\d\d-\d\d", "DATE", line)
     line = re.sub(r"\b(0x)?(?=[0-9a-f]*\d)[0-9a-f]+\b", "N", line)
-    line = re.sub(r"\b[0-9a-f]{8,}\b", "N", line)
+    line = re.sub(r"\b[0-9a-f]{8,}\b|\b\d+(?=s\b)", "N", line)
+    line = re.sub(r"QEMU N(\.N)*", "QEMU N", line)
     return re.sub(r"\s+", " ", line).rstrip()
 
 

@@ -1,4 +1,4 @@
-"""Long output goes through a pager: held until a screen is full, then streamed into ``less``.
+"""Long output goes through a pager: held until a screen is full, then streamed into ``less``, or what there is.
 
 The first 150 ms are held, so that a short answer is simply printed and a long one starts in the pager. What is written
 to stderr while the pager runs is shown when it has ended. Quitting the pager stops whoever makes the output.
@@ -69,7 +69,8 @@ class PagedOutput:
         import shlex
         import subprocess
 
-        command = shlex.split(os.environ.get("KSHELL_PAGER") or os.environ.get("PAGER") or "less")
+        chosen = os.environ.get("KSHELL_PAGER") or os.environ.get("PAGER")
+        command = shlex.split(chosen or ("less" if shutil.which("less") else "more"))
         environment = dict(os.environ)
         environment.setdefault("LESS", "-RFX" if self._shown == 0 else "-R")
         try:

@@ -40,7 +40,7 @@ def run(guest_61: GuestImage) -> Iterator[Callable[[str], str]]:
     pytest.param("init_task::vtop | ::map .", r"0x[0-9a-f]+\n", id="11.1-vtop-into-a-pipe"),
     pytest.param("::status", r"debugging crash dump \S+ \(64-bit\) from \S+\n"
                  r"operating system: 6\.1\S* #1 SMP .*\(x86_64\)\n(?s:.*)", id="12.3-status"),
-    pytest.param("::regs", r"%rax = 0x[0-9a-f]{16}  .*%r9  = 0x[0-9a-f]{16}\n(?s:.*)%rflags = 0x[0-9a-f]{8}\n"
+    pytest.param("::regs", r"%rax = 0x[0-9a-f]{16} .*%r9  = 0x[0-9a-f]{16}\n(?s:.*)%rflags = 0x[0-9a-f]{8}\n"
                  r"  id=\d vip=\d vif=\d ac=\d vm=\d rf=\d nt=\d iopl=0x\d\n  status=<[a-zA-Z,]+>\n(?s:.*)",
                  id="12.2-regs"),
     pytest.param("::objects ! head -2", r"            BASE            LIMIT             SIZE NAME.*\n"

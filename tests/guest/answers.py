@@ -60,6 +60,11 @@ def vmlinux_of(image: GuestImage) -> Path | None:
     return next(found, None)
 
 
+def drgn_can_tell() -> bool:
+    """Whether there is a ``-dbg`` package of any kernel in the cache, or an answer from when there was."""
+    return any((cache_root() / "packages").glob("*-dbg_*")) or any((cache_root() / "answers").glob("*"))
+
+
 def drgn_stacks(image: GuestImage, dump: Path) -> list[Answer] | None:
     """Return drgn's stacks of all tasks in *dump*, a file of *image*; None without debuginfo, or without drgn."""
     kept = cache_root() / "answers" / f"{image.folder.name}-{dump.name}-{VERSION}"

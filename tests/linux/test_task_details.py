@@ -95,7 +95,8 @@ def test_open_files_and_places(guest: Guest) -> None:
 
 def test_idle_run_queues_and_cpus(guest: Guest) -> None:
     for queue in sched.run_queues(guest.target):
-        assert queue.current == queue.idle and not queue.queued and not queue.running and not queue.damage
+        assert queue.current == queue.idle and not queue.damage
+        assert queue.running == len(queue.queued) <= 1  # a task may have been woken up just then
         model = cpu_facts.model(guest.target, queue.cpu)
         told = guest.oracle.text("proc/cpuinfo")
         assert model.split(" (")[0] in told and f"microcode\t: {model.rpartition(' ')[2][:-1]}" in told

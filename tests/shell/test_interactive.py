@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from tests.fake_target import fake_target
 from tests.shell.terminal import Terminal
 
 DEMO = [sys.executable, "-m", "tests.shell.demo_session"]
+LESS = pytest.mark.skipif(shutil.which("less") is None, reason="no less")
 
 
 @pytest.fixture
@@ -98,6 +100,7 @@ def test_a_shell_command_that_has_seen_enough_stops_the_dcmd(terminal: Terminal)
     terminal.wait("started\n.\n.\n>")
 
 
+@LESS
 def test_control_c_stops_the_pager_too(terminal: Terminal) -> None:
     terminal.enter("::endless")
     terminal.wait("\n:")  # less waits for a key, and the dcmd goes on
@@ -162,6 +165,7 @@ def test_history_survives_and_is_private(tmp_path: Path) -> None:
     again.child.close(force=True)
 
 
+@LESS
 def test_long_output_goes_through_the_pager(terminal: Terminal) -> None:
     terminal.enter(",0t100::rows")
     terminal.wait("row 21")
@@ -169,6 +173,20 @@ def test_long_output_goes_through_the_pager(terminal: Terminal) -> None:
     terminal.type("q")
     terminal.enter("5=X")
     terminal.wait("                5")
+
+
+@pytest.mark.skipif(shutil.which("more") is None, reason="no more")
+def test_without_less_there_is_more(tmp_path: Path) -> None:
+    (tmp_path / "more").symlink_to(str(shutil.which("more")))
+    terminal = Terminal(tmp_path, program=DEMO, PATH=str(tmp_path), PAGER="")
+    terminal.prompt()
+    terminal.enter(",0t100::rows")
+    terminal.wait("--More--")
+    assert "row 99" not in terminal.text
+    terminal.type("q")
+    terminal.enter("5=X")
+    terminal.wait("                5")
+    terminal.child.close(force=True)
 
 
 def test_quitting_the_pager_stops_the_command(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from tests.guest.image import GuestImage
 from tests.test_documents import TOP, matches
 
 pytest_plugins = ["tests.guest.fixtures"]
+pytestmark = pytest.mark.timeout(900)  # the guest has this very kshell in it, so it is built anew for every change
 
 
 class Said(NamedTuple):
