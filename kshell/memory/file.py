@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from kshell.errors import Fault, FormatError, OpenError, Reason
 from kshell.memory.model import FileRun, Gathered, Memory, Range, Window
-from kshell.memory.pread import preadv_all
+from kshell.memory.pread import LARGE as LARGE_READ
+from kshell.memory.pread import preadv_all, preadv_large
 from kshell.memory.segments import Piece, Segments
 
 if TYPE_CHECKING:
@@ -180,7 +181,11 @@ class FileMemory(Memory):
                 return self._absent(at, size, piece, done)
             want = min(size - done, piece.end - at, MAX_READ)
             try:
-                count = os.preadv(self._fd, [buffer[done : done + want]], piece.offset + at - piece.start)
+                count = 0
+                if want >= LARGE_READ and not self.live:
+                    count = preadv_large(self._fd, buffer[done : done + want], piece.offset + at - piece.start)
+                if not count:
+                    count = os.preadv(self._fd, [buffer[done : done + want]], piece.offset + at - piece.start)
             except OSError as error:
                 return self._failed(at, size, done, error)
             if not count:

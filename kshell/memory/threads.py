@@ -1,9 +1,9 @@
-"""Work spread over the cores by a few threads, its results in order. For compressing, which lets other threads run."""
+"""Work spread over the cores by a few threads: for compressing and reading files, which let other threads run."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -13,6 +13,43 @@ R = TypeVar("R")
 def cores() -> int:
     """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0))
+
+
+def at_once(work: Callable[[T], object], jobs: Sequence[T], most: int) -> None:
+    """Have *work* done on each of *jobs* by at most *most* threads, begun in order; the caller's thread works too.
+
+    The first exception of any job, or one that interrupts the caller (Ctrl-C), ends all after the jobs they are at.
+    """
+    from threading import Thread
+
+    failed: list[BaseException] = []
+    waiting = iter(jobs)
+
+    def run() -> None:
+        try:
+            for job in waiting:  # next() of a sequence's iterator is one step of the interpreter: no lock is needed
+                if failed:
+                    return
+                work(job)
+        except BaseException as error:
+            failed.append(error)
+
+    helpers = [Thread(target=run, name="kshell-work", daemon=True) for _ in range(min(cores(), most, len(jobs)) - 1)]
+    try:
+        for helper in helpers:
+            helper.start()
+        run()
+        for helper in helpers:
+            helper.join()
+    except BaseException as error:
+        failed.append(error)
+        raise
+    finally:
+        for helper in helpers:
+            if helper.ident is not None:
+                helper.join()
+    if failed:
+        raise failed[0]
 
 
 def stream(work: Callable[[T], R], jobs: Iterable[T], ahead: int = 2) -> Iterator[R]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from kshell.memory import threads
-from kshell.memory.threads import stream
+from kshell.memory.pread import TURN, preadv_large
+from kshell.memory.threads import at_once, stream
 
 
 @pytest.fixture(autouse=True, params=[1, 2, 5])
@@ -51,3 +54,25 @@ def test_a_stream_begins_few_jobs_ahead_and_ends_with_its_reader() -> None:
     reader.close()  # type: ignore[attr-defined]
     assert len(asked) <= 2 * threads.cores() + 1
     assert threading.active_count() == before
+
+
+def test_jobs_at_once_are_all_done_or_end_with_the_first_failure() -> None:
+    done: list[int] = []
+    at_once(done.append, range(1000), 4)
+    assert sorted(done) == list(range(1000))
+    at_once(done.append, range(0), 4)
+    before = threading.active_count()
+    with pytest.raises(ValueError, match="seven"):
+        at_once(fails_at_7, range(100_000), 4)
+    assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("size", [TURN * 9 + 5, TURN * 5 + 1, TURN * 2, 3, 0])
+def test_a_large_read_ends_where_the_file_does(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"before" + random.Random(size).randbytes(size))
+    buffer = bytearray(TURN * 9 + 5)
+    with path.open("rb") as file:
+        assert preadv_large(file.fileno(), memoryview(buffer), 6) == size
+        assert buffer[:size] == path.read_bytes()[6:]
+    assert preadv_large(-1, memoryview(buffer), 0) == 0
