@@ -156,7 +156,7 @@ DCMDS: dict[str, tuple[str, str, str, bool]] = {
     "where": ("select", "Pass on the objects of a pipe for which a condition over their members holds", "refused", False),
     "which": ("help", "Say which module a dcmd or walker comes from", "refused", False),
     "wp": ("breakpoints", "Stop the virtual machine when memory is written, or with -r read, with -rw either", "required", False),
-    "write": ("write", "Write at a virtual address, kernel or user by its half, or with -p at a physical one", "required", False),
+    "write": ("write", "Write at a virtual address, kernel or user by its half, with -p at a physical one, with -o in the object file", "required", False),
     "writes": ("write", "List the writes of this session that can be undone, the oldest first", "refused", False),
     "xdata": ("adb", "List what is kept with the image beside memory: what the kernel told of itself, the CPUs' registers", "refused", False),
     "zone": ("memory", "List the memory zones: their pages, how many are free, and the watermarks", "refused", False),

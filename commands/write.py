@@ -78,20 +78,38 @@ def uwrite(
 
 @dcmd("write", group="Writing")
 def write(
-    session: Session, address: int, physical: Annotated[bool, Flag("-p", "the address is physical")], length: Length,
+    session: Session, address: int, physical: Annotated[bool, Flag("-p", "the address is physical")],
+    object_file: Annotated[bool, Flag("-o", "write the object file, as ? does")], length: Length,
     string: String, zero: Zero, file: File, values: Values,
 ) -> Iterator[Output]:
-    """Write at a virtual address, kernel or user by its half, or with -p at a physical one.
+    """Write at a virtual address, kernel or user by its half, with -p at a physical one, with -o in the object file.
 
-    As ::kwrite.
+    One word at a symbol of 1, 2, 4 or 8 bytes is a number of that size, as in mdb; else words are as for ::kwrite:
+    bytes of two hex digits, numbers with -l, text with -s or -z, a file with -f.
 
     Examples:
+      panic_timeout::write 5
       panic_timeout::write -l 4 5
       1000000::write -p 90 90
       1000000::write -p -f /tmp/page
     """
-    memory = session.physical if physical else session.space(address)
+    if physical and object_file:
+        raise UsageError("-p and -o: one of them")
+    memory = session.memory("physical" if physical else "object" if object_file else "virtual", address)
+    plain = length is None and file is None and not (string or zero or physical)
+    if plain and len(values) == 1:
+        length = _symbol_size(session, address)
     return _write(session, memory, address, _data(session, length, string, zero, file, values), length)
+
+
+def _symbol_size(session: Session, address: int) -> int | None:
+    """Return how long the symbol is that begins at *address*, if it is as long as a number."""
+    found = session.target.symbolize(address)
+    if found is None or found[1]:
+        return None
+    ctype = session.target.type_of(found[0])
+    size = ctype.size if ctype is not None else found[0].size
+    return size if size in (1, 2, 4, 8) else None
 
 
 def _data(

@@ -200,7 +200,9 @@ class Writing:
             raise Fault(address, size, Reason.READ_ONLY, space=memory.space, verb="write", hint=PROTECTED)
         if not memory.writable and not self.dry_run:
             hint = "start kshell with -w to write, or with --cow to write to a private copy"
-            if self._target is not None and self._target.writable:
+            if memory.space == "object" and memory.why_not_writable:
+                hint = memory.why_not_writable
+            elif self._target is not None and self._target.writable:
                 memory.read(address, min(size, WRITE_PIECE))  # one that this target does not have says why
                 hint = memory.why_not_writable or "it can be written by nobody; kshell --cow writes to a private copy"
             raise Fault(address, size, Reason.READ_ONLY, space=memory.space, verb="write", hint=hint)

@@ -232,7 +232,8 @@ class Session(Writing):
         if name == "object":
             if self.target.object_file is not None:
                 return self.target.object_file
-            raise KshellError("operation not supported by target", hint="there is no object file: / reads memory")
+            raise KshellError("operation not supported by target",
+                              hint="there is no object file: / is memory; kshell DUMP VMLINUX has one")
         if name not in ("kernel", "user", "physical"):
             raise NotFoundError("address space", name)
         found: Memory = getattr(self, name)

@@ -134,8 +134,7 @@ def _word_value(session: Session, word: ast.Argument) -> int:
 def _write(session: Session, node: ast.Write, rounds: int) -> Iterator[Output]:
     if not node.arguments:
         raise UsageError(f"expected value to write following {node.letter}")
-    if node.verb == "?":
-        raise KshellError("operation not supported by target", hint="there is no object file: / writes memory")
+    session.memory(VERB_SPACES[node.verb], session.dot)  # there may be none
     size = _WRITE_SIZES.get(node.letter) or _symbol_size(session)
     values = [_word_value(session, word) for word in node.arguments]
     target = SessionTarget(session)

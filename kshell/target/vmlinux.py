@@ -103,6 +103,7 @@ def _add_object_file(target: Target, elf: ElfFile, offset: int) -> None:
     parts = [part for part in parts_of(elf) if part[0] >> 63]  # not the per-CPU template at 0
     if parts:
         target.object_file = open_parts(elf.path, parts, bias=offset, space="object")
+        target.object_file.why_not_writable = "a vmlinux beside a kernel is only read: kshell -w VMLINUX edits it"
         target.on_close(target.object_file.close)
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from kshell.lang.formats import FORMATS
 from tests.conformance.run import DATA, KERNEL, Case, Machine, cases, check, together
+from tests.fake_target import Bytes
 
 K = f"{KERNEL + 0x80:x}"
 TEXT = b"hello\0world\0" + bytes(4) + b"a\tb\xff\0" + bytes(range(256))
@@ -107,6 +108,43 @@ def test_9_3_memory_against_struct(letter: str, offset: int, count: int) -> None
     shown = Machine(typed=True).run(f"{KERNEL + offset:x}/{count}{letter}").words
     assert shown.rpartition(":")[2].split() == [
         lead + f"{value:{spec}}" if value else "0" for value in values]
+
+
+def with_file(writable: bool = False) -> Machine:
+    """A machine whose object file has other bytes than its memory."""
+    machine = Machine(typed=True, writable=writable)
+    machine.session.target.object_file = Bytes("object", KERNEL, DATA[::-1], writable)
+    return machine
+
+
+def test_9_1_question_mark_reads_the_object_file() -> None:
+    machine = with_file()
+    assert machine.run("init_task?X").out == "init_task:\ninit_task:      fcfdfeff\n"
+    assert machine.run("init_task/X").out == "init_task:\ninit_task:      3020100\n"
+    assert machine.run("+?2B").words == "init_task+4: fb fa"
+    assert machine.run("init_task?16").out.splitlines()[1] == (
+        f"{KERNEL + 0x100:x}:  fffefdfc fbfaf9f8 f7f6f5f4 f3f2f1f0  ................")
+    assert machine.run("init_task,4::dump -f -q").out.splitlines()[1] == (
+        f"{KERNEL + 0x100:x}:  fffefdfc fbfaf9f8 f7f6f5f4 f3f2f1f0")
+    assert machine.run("init_task?l fafb").words == "init_task+4"
+    assert machine.run("%init_task=J; %/2/init_task=X; *init_task=J").words == "f8f9fafbfcfdfeff feff 706050403020100"
+
+
+def test_9_1_question_mark_without_an_object_file() -> None:
+    for line in ("init_task?X", "init_task?16", "init_task?W 5", "init_task?L 5", "init_task::dump -f"):
+        said = Machine(typed=True, writable=True).run(line)
+        assert "operation not supported by target" in said.errors[0]
+        assert said.words in ("", "init_task: init_task:")
+
+
+def test_9_6_question_mark_writes_the_object_file() -> None:
+    machine = with_file(writable=True)
+    assert machine.run("init_task?W 5").words == "init_task: 0xfcfdfeff = 0x5"
+    assert machine.run("jiffies::write -o 7; jiffies?J").words.endswith("jiffies: jiffies: 7")
+    assert machine.run("jiffies/x; init_task/x").words == "jiffies: jiffies: 100 init_task: init_task: 100"
+    assert machine.run("::undo; ::undo; init_task?X").words.endswith("init_task: fcfdfeff")
+    assert with_file().run("init_task?W 5").errors == [
+        f"?W: failed to write 5 at address 0x{KERNEL + 0x100:x}: target is not open for writing"]
 
 
 @pytest.mark.parametrize("line, lines, last", [

@@ -171,6 +171,28 @@ def test_7_2_statuses_of_builtins(line: str, status: str) -> None:
     assert found.name == status
 
 
+@pytest.mark.parametrize(("line", "shown"), [
+    pytest.param("jiffies::write 5", "706050403020100 -> 5", id="11.1-write-a-number-of-the-symbols-size"),
+    pytest.param("jiffies::write $[3+4]", "706050403020100 -> 7", id="11.1-write-a-computed-one"),
+    pytest.param("jiffies::write init_task", f"706050403020100 -> 0x{TASK:x}", id="11.1-write-an-expression"),
+    pytest.param("jiffies::write -l 2 5", "0x100 -> 5", id="11.1-write-l"),
+    pytest.param("200::write -p -l 1 ff", "0 -> 0xff", id="11.1-write-p"),
+    pytest.param("jiffies+1::write ab", "01 -> ab", id="11.1-write-a-byte-elsewhere"),
+])
+def test_11_1_write(line: str, shown: str) -> None:
+    said = Machine(typed=True, writable=True).run(line)
+    assert said.errors == [] and shown.removeprefix("0x") in said.words.replace("0x706", "706")
+
+
+@pytest.mark.parametrize(("line", "error"), [
+    ("::write 5", "Usage: address::write"), ("jiffies+1::write 5", "5 is not bytes"),
+    ("jiffies::write -l 1 1ff", "value too big for the length of the write: supplied 2 bytes but maximum is 1 bytes"),
+    ("jiffies::write -o 5", "operation not supported by target"), ("200::write -po 5", "-p and -o: one of them"),
+])
+def test_11_1_write_errors(line: str, error: str) -> None:
+    assert error in Machine(typed=True, writable=True).run(line).err
+
+
 def test_11_8_plus_w_stops_writes_and_w_allows_them_again() -> None:
     machine = Machine(typed=True, writable=True)
     assert machine.run("::set +w; ::set ! grep target").out == f"{'target':<25}: read-only\n"

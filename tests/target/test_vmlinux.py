@@ -6,6 +6,7 @@ The real one is the 6.1 -dbg package, where it is in the rig's cache (``python -
 from __future__ import annotations
 
 import random
+import re
 import struct
 import subprocess
 from pathlib import Path
@@ -23,9 +24,13 @@ from kshell.target.vmlinux import image_build_id
 from kshell.types import elfsym, kallsyms_scan, linkedsyms
 from kshell.types.elffile import ElfFile
 from kshell.types.elfsym import ElfSymbols, read_symbols
+from tests.commands.asking import ask
+from tests.guest.answers import vmlinux_of
 from tests.guest.cache import cache_root
+from tests.guest.fixtures import have
 from tests.guest.image import GuestImage
 from tests.guest.oracle import Oracle
+from tests.guest.spec import named_spec
 from tests.memory.cores import note
 from tests.programs import compiler
 from tests.target import tiny
@@ -412,3 +417,42 @@ def test_where_kallsyms_is_is_kept(stripped_510: Path, tmp_path: Path, monkeypat
         cache.store("kallsyms-places", key, 1, wrong)
         with open_target(str(stripped_510)) as target:
             assert list(target.symbols.sources[0]) == made
+
+
+@pytest.mark.guest
+@pytest.mark.parametrize("name", ["6.1", "6.12", "5.10"])
+def test_question_mark_on_a_real_vmlinux(name: str) -> None:
+    """What ``?`` and ``::dump -f`` show of ``kshell DUMP VMLINUX`` is what objdump shows of the file."""
+    image = have(named_spec(name))
+    vmlinux = vmlinux_of(image)
+    if vmlinux is None:
+        pytest.skip("the -dbg package of this guest is not in the cache")
+    with open_target(str(image.elf), str(vmlinux)) as target:
+        moved = target.symbol("_stext").address - linked(vmlinux, "_stext")
+        for symbol in ("linux_banner", "__schedule", "sys_call_table", "init_uts_ns", "start_kernel"):
+            found = target.symbols.get(symbol)
+            if found is None:
+                continue
+            wanted = section_bytes(vmlinux, found.address - moved, 16)
+            shown = ask(target, f"{symbol},10::dump -f -q -t -r").splitlines()[1].partition(":")[2]
+            assert len(wanted) >= 8 and bytes.fromhex(shown).startswith(wanted), symbol
+            assert int(ask(target, f"{symbol}?J").split()[-1], 16) == int.from_bytes(wanted[:8], "little")
+        assert ask(target, "linux_banner?s").split()[1:] == ask(target, "linux_banner/s").split()[1:]
+        freed = ask(target, "start_kernel?i").splitlines()[1]
+        assert "call" in freed or "endbr64" in freed, "init code is in the file still"
+        told = ask(target, "panic_timeout?W 5")
+        assert "target is not open for writing" in told and "a vmlinux beside a kernel is only read" in told
+
+
+def linked(path: Path, name: str) -> int:
+    """Return where *name* is linked, as nm says."""
+    text = subprocess.run(["nm", str(path)], capture_output=True, text=True, check=True).stdout
+    return int(next(line for line in text.splitlines() if line.endswith(f" {name}")).split()[0], 16)
+
+
+def section_bytes(path: Path, address: int, size: int) -> bytes:
+    """Return the bytes of the file for *address*, as objdump shows them."""
+    told = subprocess.run(["objdump", "-s", f"--start-address={address:#x}", f"--stop-address={address + size:#x}",
+                           str(path)], capture_output=True, text=True, check=True).stdout
+    rows = re.findall(r"^ [0-9a-f]+ ((?:[0-9a-f]+ ){1,4})", told, re.MULTILINE)
+    return b"".join(map(bytes.fromhex, rows))[:size]
