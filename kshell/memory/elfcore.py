@@ -96,11 +96,14 @@ class FlatElfCore(PieceMemory):
         self._how = source.how
         if not source.complete:
             self._missing.append("the flattened dump's end mark")
+        self._damage = f"; {source.damage}" if source.damage else ""
 
     @property
     def complete(self) -> str | None:
         """What is missing because the file ends early; None when it is complete."""
-        return f"the file ends early: {', '.join(self._missing)} missing" if self._missing else None
+        if not self._missing:
+            return None
+        return f"the file ends early: {', '.join(self._missing)} missing{self._damage}"
 
     def describe(self) -> str:
         """Return one line: format, size of RAM and how much of it is in the file."""

@@ -132,13 +132,14 @@ def read_elf_headers(path: str, size: int, pread: Pread) -> ElfHeaders:
         hint = "name the dump first and this file second: kshell DUMP VMLINUX" if kind in (2, 3) else None
         raise OpenError(path, "an ELF file, but not a core (an executable or an object)", hint=hint)
     if layout is NARROW and machine != 62:
-        raise OpenError(path, f"a 32-bit ELF file of {MACHINES.get(machine, f'machine {machine}')}: "
+        raise OpenError(path, f"a 32-bit ELF file of {MACHINES.get(machine, f'machine {machine}')} (at 0x12): "
                         "only 64-bit kernels are read", kind="wordsize")
     arch = arch_of_elf(machine, path)
     if phentsize != layout.program.size:
         word = "" if layout is WIDE else "a 32-bit ELF file whose "
-        raise OpenError(path, f"{word}program headers of {phentsize} bytes instead of {layout.program.size}",
-                        kind="header" if layout is WIDE else "wordsize")
+        place = 0x36 if layout is WIDE else 0x2A
+        raise OpenError(path, f"{word}program headers of {phentsize} bytes instead of {layout.program.size} "
+                        f"(at 0x{place:x})", kind="header" if layout is WIDE else "wordsize")
     if phnum == PN_XNUM:
         section = pread(layout.section.size, shoff) if shoff else b""
         if shentsize != layout.section.size or len(section) < layout.section.size:
@@ -149,7 +150,9 @@ def read_elf_headers(path: str, size: int, pread: Pread) -> ElfHeaders:
         raise OpenError(path, "a core of a Xen domain (xl dump-core): recognised, but not read by kshell",
                         kind="unsupported", hint="crash(8) reads it; a kdump of the domain's own kernel is read")
     if not 0 < phnum <= MAX_SEGMENTS:
-        raise OpenError(path, f"{phnum} program headers: no memory, or a damaged header", kind="header")
+        place = 0x38 if layout is WIDE else 0x2C
+        raise OpenError(path, f"{phnum} program headers (at 0x{place:x}): no memory, or a damaged header",
+                        kind="header")
     table = pread(phnum * layout.program.size, phoff)
     whole = len(table) // layout.program.size
     if whole == 0:
@@ -185,7 +188,7 @@ def _layout(path: str, head: bytes) -> Layout:
     if len(head) < EHDR.size:
         raise OpenError(path, f"the file ends inside the ELF header, after {len(head)} bytes", kind="header")
     if head[4] not in (1, 2) or head[5] not in (1, 2):
-        raise OpenError(path, "an ELF file of unknown class or byte order (bytes 4 and 5)", kind="header")
+        raise OpenError(path, "an ELF file of unknown class or byte order (at 0x4 and 0x5)", kind="header")
     if head[5] == 2:
         width = "32-bit " if head[4] == 1 else ""
         raise OpenError(path, f"a {width}big-endian ELF file: only little-endian ones are read", kind="wordsize")

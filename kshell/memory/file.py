@@ -123,16 +123,19 @@ class FileMemory(Memory):
         reason = self._beyond if piece is None else piece.reason or Reason.TRUNCATED
         return Fault(address, size, reason, done=done, space=self.space, verb=verb)
 
-    def _failed(self, address: int, size: int, done: int, error: OSError | None, verb: str = "read") -> Fault:
-        """Return the fault of a system call that moved nothing where the format says there is something."""
+    def _failed(
+        self, address: int, size: int, done: int, error: OSError | None, offset: int, verb: str = "read",
+    ) -> Fault:
+        """Return the fault of a system call that moved nothing at *offset*, where there is something by the format."""
         if error is None:
             return Fault(address, size, Reason.TRUNCATED, done=done, space=self.space, verb=verb,
-                         detail="it became shorter since it was opened", hint="open it again")
+                         detail=f"at 0x{offset:x}: it became shorter since it was opened", hint="open it again")
         detail = error.strerror or str(error)
         if self.live:  # fs/proc/kcore.c: EFAULT where the kernel itself cannot read, EPERM under lockdown
             known = {14: Reason.NOT_MAPPED, 1: Reason.PERMISSION}.get(error.errno or 0, Reason.IO)
             return Fault(address, size, known, done=done, space=self.space, verb=verb, detail=detail)
-        return Fault(address, size, Reason.IO, done=done, space=self.space, verb=verb, detail=detail)
+        return Fault(address, size, Reason.IO, done=done, space=self.space, verb=verb,
+                     detail=f"{detail}, at 0x{offset:x} of {self.path}")
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
@@ -157,13 +160,14 @@ class FileMemory(Memory):
             if piece is None or piece.reason is not None:
                 fault = self._absent(at, size, piece, done)
                 break
+            offset = piece.offset + at - piece.start
             try:
-                part = os.pread(self._fd, min(size - done, piece.end - at, MAX_READ), piece.offset + at - piece.start)
+                part = os.pread(self._fd, min(size - done, piece.end - at, MAX_READ), offset)
             except OSError as error:
-                fault = self._failed(at, size, done, error)
+                fault = self._failed(at, size, done, error, offset)
                 break
             if not part:
-                fault = self._failed(at, size, done, None)
+                fault = self._failed(at, size, done, None, offset)
                 break
             parts.append(part)
             done += len(part)
@@ -179,17 +183,17 @@ class FileMemory(Memory):
             piece = self._at(at)
             if piece is None or piece.reason is not None:
                 return self._absent(at, size, piece, done)
-            want = min(size - done, piece.end - at, MAX_READ)
+            want, offset = min(size - done, piece.end - at, MAX_READ), piece.offset + at - piece.start
             try:
                 count = 0
                 if want >= LARGE_READ and not self.live:
-                    count = preadv_large(self._fd, buffer[done : done + want], piece.offset + at - piece.start)
+                    count = preadv_large(self._fd, buffer[done : done + want], offset)
                 if not count:
-                    count = os.preadv(self._fd, [buffer[done : done + want]], piece.offset + at - piece.start)
+                    count = os.preadv(self._fd, [buffer[done : done + want]], offset)
             except OSError as error:
-                return self._failed(at, size, done, error)
+                return self._failed(at, size, done, error, offset)
             if not count:
-                return self._failed(at, size, done, None)
+                return self._failed(at, size, done, None, offset)
             done += count
         return None
 
@@ -325,11 +329,11 @@ class FileMemory(Memory):
                 part = view[done : done + min(piece.end - at, MAX_READ)]
                 offset = piece.offset + at - piece.start
                 if self._shorter_than(offset + len(part)):  # a write there would make the file grow again
-                    raise self._failed(at, len(view), done, None, "write")
+                    raise self._failed(at, len(view), done, None, offset, "write")
                 try:
                     done += os.pwrite(self._fd, part, offset)
                 except OSError as error:
-                    raise self._failed(at, len(view), done, error, "write") from error
+                    raise self._failed(at, len(view), done, error, offset, "write") from error
         finally:
             self.epoch.count += 1
             self._stamp = self._look()

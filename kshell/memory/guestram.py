@@ -91,10 +91,12 @@ class GuestRam(FileMemory):
         status = os.fstat(self._fd)
         return stat.S_ISREG(status.st_mode) and status.st_size > 0 and status.st_size < end
 
-    def _failed(self, address: int, size: int, done: int, error: OSError | None, verb: str = "read") -> Fault:
+    def _failed(
+        self, address: int, size: int, done: int, error: OSError | None, offset: int, verb: str = "read",
+    ) -> Fault:
         if error is None or error.errno in (errno.ESRCH, errno.EIO, errno.EFAULT):
             return Fault(address, size, Reason.GONE, done=done, space=self.space, verb=verb, detail=self._gone)
-        return super()._failed(address, size, done, error, verb)
+        return super()._failed(address, size, done, error, offset, verb)
 
     def write(self, address: int, data: bytes | bytearray | memoryview) -> None:
         view = memoryview(data).cast("B")

@@ -84,7 +84,7 @@ class Kdump(Image):
         for part in self._parts:
             name = f"{part.path}: " if self.header.split else ""
             if isinstance(part.source, FlattenedSource) and not part.source.complete:
-                told.append(f"{name}the file ends early: the flattened dump has no end mark")
+                told.append(name + (part.source.damage or "the file ends early: the flattened dump has no end mark"))
             count = self._held.rank(part.last) - part.before
             lost = _lost_at_end(part.pages, count)
             if lost:
@@ -171,7 +171,10 @@ class Kdump(Image):
         part, number = self._part(frame), self._held.number(frame)
         if part is None or number is None:
             raise self._absent(frame)
-        return part.pages.load(number - part.before)
+        try:
+            return part.pages.load(number - part.before)
+        except PageError as error:
+            raise _placed(error, part, number) from error
 
     def _run(self, frame: int, limit: int) -> int:
         """Return how many pages from *frame* on one part holds without a gap, at most *limit*."""
@@ -217,7 +220,7 @@ class Kdump(Image):
                         filled, failed = part.pages.fill(number, buffer[done : done + run * self.page])
                         done += filled * self.page
                         if failed is not None:
-                            raise failed
+                            raise _placed(failed, part, number + part.before + filled)
                         continue
                 piece = self._load(frame)[inside : inside + size - done]
             except FormatError as error:
@@ -299,6 +302,19 @@ class Kdump(Image):
         for part in self._parts:
             part.pages.close()
             part.source.close()
+
+
+def _placed(error: PageError, part: Part, number: int) -> PageError:
+    """Return *error* with where in the dump the page of rank *number* and its descriptor are."""
+    at = part.pages.table + (number - part.before) * DESCRIPTOR.size
+    where = f"its descriptor at 0x{at:x}"
+    try:
+        for found in part.pages.descriptors(number - part.before, 1):
+            where = f"{found.size} bytes at 0x{found.offset % (1 << 64):x}, {where}"
+    except FormatError:  # the medium cannot be read there, which error tells
+        pass
+    flat = " of the dump put together" if isinstance(part.source, FlattenedSource) else ""
+    return PageError(f"{error}; {where}{flat}", error.reason)
 
 
 def _reason(error: FormatError) -> Reason:

@@ -84,10 +84,10 @@ def read_kdump_header(path: str, source: Source) -> KdumpHeader:
     """
     data = source.pread(HEADER.size, 0)
     if len(data) < HEADER.size:
-        raise OpenError(path, "the file ends inside its header", kind="header")
+        raise OpenError(path, f"the file ends inside its header, at 0x{len(data):x}", kind="header")
     magic, version, names, stamp, status, block, sub_blocks, bitmap_blocks, max_mapnr, *_ = HEADER.unpack(data)
     if magic not in SIGNATURES:
-        raise OpenError(path, f"not a kdump-compressed dump (magic {magic!r})")
+        raise OpenError(path, f"not a kdump-compressed dump (magic {magic!r} at 0x0)")
     if not 1 <= version <= 6:
         raise OpenError(path, f"kdump header version {version} at 0x8: versions 1 to 6 are known", kind="version")
     machine = names[260:325].split(b"\0", 1)[0].decode("ascii", "replace")
@@ -132,8 +132,9 @@ def _find_arch(path: str, header: KdumpHeader, machine: str) -> None:
                      if (note.name, note.type) == ("CORE", 1)), None)
     found = by_info or by_notes
     if found is None and machine:
-        raise OpenError(path, f"its header calls the machine {machine}, and neither VMCOREINFO nor notes of registers "
-                        "tell which it is", kind="unsupported", hint="QEMU's dump in ELF format names the machine")
+        raise OpenError(path, f"its header calls the machine {machine} (at 0x110), and neither VMCOREINFO nor notes "
+                        "of registers tell which it is", kind="unsupported",
+                        hint="QEMU's dump in ELF format names the machine")
     header.arch = arch_of_machine(found or MACHINES[62])
     by = "VMCOREINFO" if by_info else "the size of the CPUs' notes" if by_notes else ""
     header.arch_by = f"{f'told by {by}' if by else 'taken for granted'}; the header has {machine or 'nothing'}"
@@ -144,7 +145,9 @@ def _place_bitmaps(path: str, source: Source, header: KdumpHeader, at: int, size
     if size > MAX_BITMAPS or not 0 < max_mapnr <= size * 8:
         raise OpenError(path, f"impossible bitmaps at 0x{at:x}: {size} bytes for {max_mapnr} pages", kind="header")
     if not source.pread(1, at + size - 1):
-        raise OpenError(path, f"the file ends inside its bitmaps (0x{at:x} to 0x{at + size:x})", kind="header")
+        damage = getattr(source, "damage", "")  # of a flattened file
+        raise OpenError(path, f"the file ends inside its bitmaps (at 0x{at:x} to 0x{at + size:x})"
+                        f"{f'; {damage}' if damage else ''}", kind="header")
     header.bitmaps, header.bitmap_size, header.table = at, size // 2, at + size
     header.frames = min(max_mapnr, size * 4)
 

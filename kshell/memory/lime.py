@@ -61,7 +61,12 @@ def _lime_pieces(path: str, source: FileSource, size: int) -> tuple[list[Piece],
     pieces: list[Piece] = []
     at = 0
     while at < size:
-        found = _header(source, at)
+        try:
+            found = _header(source, at)
+        except FormatError as error:  # the medium cannot be read there
+            if not pieces:
+                raise
+            return pieces, f"{error}: what is behind it is not known"
         if isinstance(found, str) or found.magic != LIME or len(pieces) >= MAX_RUNS:
             why = found if isinstance(found, str) else "a header of another format"
             if not pieces:
@@ -91,6 +96,8 @@ def _header(source: FileSource, at: int) -> Header | str:
     data = source.pread(HEADER.size, at)
     if len(data) < HEADER.size:
         return "a header that is cut"
+    if not any(data):
+        return "zeroes, as behind the end of an image on a block device"
     magic, version, start, last, _ = HEADER.unpack(data)
     if (magic, version) not in ((LIME, 1), (AVML, 2)):
         return f"magic 0x{magic:x}, version {version}"
@@ -114,7 +121,13 @@ class AvmlSource:
         window, base = b"", 0
         while self.size < end:
             if not base <= at <= base + len(window) - 16:
-                window, base = self.below.pread(WINDOW, at), at
+                try:
+                    window, base = self.below.pread(WINDOW, at), at
+                except FormatError as error:  # it may give what is before the place that cannot be read
+                    try:
+                        window, base = self.below.pread(16, at), at
+                    except FormatError:
+                        return at, str(error)
             head = window[at - base : at - base + 16]
             if len(head) < 4:
                 return at, "the file ends early"
@@ -197,12 +210,19 @@ class Avml(PieceMemory):
         self.arch = X86_64()
         self._trouble: str | None = None
         super().__init__(path, source, Segments(self._runs(path, source)))
+        self.damage = self._trouble or ""
 
     def _runs(self, path: str, source: AvmlSource) -> list[Piece]:
         pieces: list[Piece] = []
         at, size = 0, source.below.size
         while at < size and self._trouble is None:
-            found = _header(source.below, at)
+            try:
+                found = _header(source.below, at)
+            except FormatError as error:
+                if not pieces:
+                    raise
+                self._trouble = f"{error}: what is behind it is not known"
+                break
             if isinstance(found, str) or found.magic != AVML or len(pieces) >= MAX_RUNS:
                 why = found if isinstance(found, str) else "a header of another format"
                 if not pieces:
@@ -251,7 +271,7 @@ def open_avml(path: str, mode: str = "r") -> Avml:
         return Avml(path, below)
     except FormatError as error:
         below.close()
-        raise OpenError(path, str(error), kind="header") from error
+        raise OpenError(path, str(error).removeprefix(f"{path}: "), kind="header") from error
     except BaseException:
         below.close()
         raise

@@ -15,10 +15,14 @@ MAX_READ = 64 << 20
 
 
 class PieceMemory(Image):
-    """Pieces of *source*, which belongs to this memory from now on; addresses in no piece are outside RAM."""
+    """Pieces of *source*, which belongs to this memory from now on; addresses in no piece are outside RAM.
+
+    :ivar damage: what is wrong with pieces that are absent for :attr:`Reason.IO`
+    """
 
     def __init__(self, path: str, source: Source, segments: Segments) -> None:
         self.path, self.source, self._segments = path, source, segments
+        self.damage = ""
 
     def read_upto(self, address: int, size: int) -> tuple[bytes, Fault | None]:
         parts: list[bytes] = []
@@ -29,7 +33,8 @@ class PieceMemory(Image):
             fault = None
             if piece is None or piece.reason is not None:
                 reason = Reason.OUTSIDE if piece is None else piece.reason or Reason.TRUNCATED
-                fault = Fault(at, size, reason, done=done, space=self.space)
+                fault = Fault(at, size, reason, done=done, space=self.space,
+                              detail=self.damage if reason is Reason.IO else "")
             else:
                 want = min(size - done, piece.end - at, MAX_READ)
                 try:

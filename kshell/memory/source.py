@@ -104,6 +104,7 @@ class FlattenedSource:
     Of records for the same bytes the later one counts, as it would when the file was put together.
 
     :ivar complete: False when the file ends before its end mark
+    :ivar damage: why the records were not followed to the end; ""
     :ivar how: where the index came from, in words
     """
 
@@ -114,11 +115,12 @@ class FlattenedSource:
         self.below = below
         head = below.pread(32, 0)
         if not head.startswith(FLAT_MAGIC) or len(head) < 32:
-            raise FormatError("the flattened header is cut")
+            raise FormatError(f"the flattened header is cut, at 0x{len(head):x}")
         kind, version = struct.unpack_from(">qq", head, 16)
         if (kind, version) != (1, 1):
-            raise FormatError(f"flattened format type {kind} version {version} is not known")
+            raise FormatError(f"flattened format type {kind} version {version} (at 0x10 and 0x18) is not known")
         self.complete = self._cut = False
+        self.damage = ""
         self.size = 0
         self._starts: array[int] | memoryview[int]
         self._sizes: array[int] | memoryview[int]
@@ -129,7 +131,7 @@ class FlattenedSource:
             return
         self._pass(progress)
         self.how = f"{len(self._starts)} records, index made in one pass"
-        if key is not None:
+        if key is not None and not self.damage:
             facts = FACTS.pack(self.complete, self._cut, self.size, len(self._starts))
             columns = (self._starts, self._sizes, self._places)
             cache.store(KIND, key, VERSION, facts, *(memoryview(column).cast("B") for column in columns))
@@ -141,7 +143,13 @@ class FlattenedSource:
         window, base = b"", 0
         while True:
             if not base <= at <= base + len(window) - RECORD.size:
-                window, base = self.below.pread(BATCH, at), at
+                try:
+                    window, base = self._window(at), at
+                except FormatError as error:
+                    if not starts:
+                        raise
+                    self.damage = f"{error}: what is behind it is not known"
+                    break
                 if len(window) < RECORD.size:
                     break
             offset, size = RECORD.unpack_from(window, at - base)
@@ -149,7 +157,11 @@ class FlattenedSource:
                 self.complete = True
                 break
             if offset < 0 or size <= 0 or at + size > 1 << 62 or offset + size > 1 << 62:
-                raise FormatError(f"flattened record at 0x{at:x}: impossible offset {offset} or size {size}")
+                why = f"flattened record at 0x{at:x}: impossible offset {offset} or size {size}"
+                if not starts:
+                    raise FormatError(why)
+                self.damage = f"{why}: what is behind it is not known"
+                break
             at += RECORD.size
             starts.append(offset)
             sizes.append(size)
@@ -165,6 +177,13 @@ class FlattenedSource:
             self._starts, self._sizes, self._places = starts, sizes, places
         else:
             self._sort(starts, sizes, places)
+
+    def _window(self, at: int) -> bytes:
+        """Return bytes at *at*, and be content with a record's header where the medium cannot be read behind it."""
+        try:
+            return self.below.pread(BATCH, at)
+        except FormatError:
+            return self.below.pread(RECORD.size, at)
 
     def _sort(self, starts: array[int], sizes: array[int], places: array[int]) -> None:
         """Keep the records in order; cut those that later ones write over."""

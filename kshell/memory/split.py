@@ -29,7 +29,7 @@ def open_source(path: str, descriptor: int) -> Source:
         return FlattenedSource(file) if file.pread(len(FLAT_MAGIC), 0) == FLAT_MAGIC else file
     except FormatError as error:
         file.close()
-        raise OpenError(path, str(error), kind="header") from error
+        raise OpenError(path, str(error).removeprefix(f"{path}: "), kind="header") from error
     except BaseException:
         file.close()
         raise

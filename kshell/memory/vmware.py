@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from kshell.arch.x86_64 import X86_64
-from kshell.errors import OpenError, Reason
+from kshell.errors import FormatError, OpenError, Reason
 from kshell.memory.file import open_file, size_of
 from kshell.memory.fileimage import FileImage
 from kshell.memory.segments import Piece, Segments
@@ -102,8 +102,8 @@ def open_vmware(path: str, mode: str = "r") -> Vmware:
     regions, registers = _regions(state, tags), _registers(tags)
     if block is not None and memory is None:
         if block.compressed:
-            raise OpenError(state, "a VMware state whose memory is compressed: recognised, but not read",
-                            kind="unsupported", hint="take a snapshot with its memory in a .vmem")
+            raise OpenError(state, f"a VMware state whose memory (at 0x{block.place:x}) is compressed: recognised, but "
+                            "not read", kind="unsupported", hint="take a snapshot with its memory in a .vmem")
         descriptor = open_file(state, mode)
         try:
             size = max(0, min(block.size, size_of(descriptor) - block.place))
@@ -129,19 +129,27 @@ def _tags(path: str, file: FileSource) -> Iterator[Tag]:
     """Yield the tags of the groups "memory" and "cpu"; a group that is damaged ends early."""
     head = file.pread(12, 0)
     if len(head) < 12:
-        raise OpenError(path, "the file ends inside its header", kind="header")
+        raise OpenError(path, f"the file ends inside its header, at 0x{len(head):x}", kind="header")
     magic, _, count = struct.unpack("<III", head)
     if magic == OLD_MAGIC:
         raise OpenError(path, "a VMware state of a 32-bit product: recognised, but not read", kind="unsupported")
     if magic not in MAGICS:
-        raise OpenError(path, f"not a VMware state (magic 0x{magic:x})", kind="header")
+        raise OpenError(path, f"not a VMware state (magic 0x{magic:x} at 0x0)", kind="header")
     if not 0 < count <= MAX_GROUPS:
         raise OpenError(path, f"a VMware state of {count} groups at 0x8: a damaged header", kind="header")
     table = file.pread(count * GROUP.size, 12)
     for number in range(len(table) // GROUP.size):
         raw, position, _ = GROUP.unpack_from(table, number * GROUP.size)
-        if raw.split(b"\0", 1)[0] in (b"memory", b"cpu"):
-            yield from _group(file, position)
+        name = raw.split(b"\0", 1)[0]
+        if name in (b"memory", b"cpu"):
+            enough = name == b"cpu"
+            try:
+                for tag in _group(file, position):
+                    enough = enough or tag.name == "Memory"
+                    yield tag
+            except FormatError:  # the medium cannot be read there: what comes behind the memory can be done without
+                if not enough:
+                    raise
 
 
 def _group(file: FileSource, at: int) -> Iterator[Tag]:

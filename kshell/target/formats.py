@@ -114,7 +114,7 @@ def _flattened(path: str, mode: str, options: Options) -> Image:
         raise OpenError(path, f"a flattened file of something else (it begins with {first.hex(' ')})", kind="format")
     except FormatError as error:
         below.close()
-        raise OpenError(path, str(error), kind="header") from error
+        raise OpenError(path, str(error).removeprefix(f"{path}: "), kind="header") from error
     except BaseException:
         below.close()
         raise
@@ -245,6 +245,7 @@ def look_at(path: str) -> Head:
         raise OpenError(path, "permission denied", kind="permission", hint=hint) from error
     except OSError as error:
         raise OpenError(path, error.strerror or str(error), kind="missing") from error
+    data = b""
     try:
         kind = os.fstat(descriptor).st_mode
         if stat.S_ISDIR(kind):
@@ -252,7 +253,6 @@ def look_at(path: str) -> Head:
         if stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind):
             raise OpenError(path, "is a pipe: a dump is read here and there, not from its beginning to its end",
                             kind="format", hint="copy it into a file first")
-        data = b""
         while len(data) < HEADER:  # a file system over the network may give less than it was asked for
             part = os.read(descriptor, HEADER - len(data))
             if not part:
@@ -264,6 +264,6 @@ def look_at(path: str) -> Head:
             size = len(data)
         return Head(path, data, size)
     except OSError as error:
-        raise OpenError(path, error.strerror or str(error), kind="format") from error
+        raise OpenError(path, f"cannot be read at 0x{len(data):x}: {error.strerror or error}", kind="format") from error
     finally:
         os.close(descriptor)

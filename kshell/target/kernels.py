@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from kshell import cache
-from kshell.errors import FormatError, KshellError, OpenError
+from kshell.errors import Fault, FormatError, KshellError, OpenError, Reason
 from kshell.memory.image import Image
 from kshell.memory.model import Memory
 from kshell.target.formats import Options, Progress
@@ -60,6 +60,7 @@ class Survey:
         self.notes = [info for info in map(_parsed, told) if info is not None]
         self.chosen: tuple[int, int] | None = None
         self.problem: OpenError | None = None  # why the dump's own VMCOREINFO leads nowhere
+        self.unread: Fault | None = None  # the first place that the medium did not give
 
     def attach(self) -> None:
         """Attach the kernel that the image is of, or the one that was asked for.
@@ -94,6 +95,10 @@ class Survey:
     def _nothing(self) -> OpenError:
         missing = self.target.findings.get("missing")
         lost = f"; {missing}" if missing else ""
+        if self.unread is not None:
+            raise OpenError(self.target.path, f"no kernel is found in what can be read of it{lost}; {self.unread}",
+                            kind="symbols" if self.image is None else "format",
+                            hint="copy what can be read of it elsewhere: ddrescue")
         why = f"a dump without VMCOREINFO, and none in its memory, so nothing tells where its kernel is{lost}"
         return OpenError(
             self.target.path, why, kind="symbols", hint="copy the dump again" if missing else
@@ -189,18 +194,22 @@ class Survey:
                 yield Found(f"VMCOREINFO at physical 0x{address:x}", info)
         if not kept.whole:
             try:
-                for address, info in find_vmcoreinfo(self.physical, progress):
+                for address, info in find_vmcoreinfo(self.physical, progress, self._unread):
                     kept.add_place(address)
                     if address not in known:
                         any_text = True
                         yield Found(f"VMCOREINFO at physical 0x{address:x}", info)
-                kept.whole = True
+                kept.whole = self.unread is None
             finally:
                 kept.store()
         if any_text and not all_of_them and self.chosen is not None:
             return
         for road in self._roads(kept, progress):
             yield Found(f"page tables at physical 0x{road.space.root:x}", road.info, road)
+
+    def _unread(self, fault: Fault) -> None:
+        if fault.reason is Reason.IO:
+            self.unread = self.unread or fault
 
     def _roads(self, kept: _Kept, progress: Progress) -> Iterator[Road]:
         for root, levels in list(kept.roots):
@@ -212,7 +221,7 @@ class Survey:
                 kept.add_root(road.space)
                 kept.store()
                 yield road
-            kept.walked = True
+            kept.walked = self.unread is None
             kept.store()
 
 

@@ -107,7 +107,8 @@ class Walker:
 
     def _lost(self, address: int, paddr: int, level: int, fault: Fault) -> Fault:
         outside = fault.reason is Reason.OUTSIDE
-        detail = f"the level {level} page table at physical 0x{paddr:x}: {fault.reason.value}"
+        why = f"{fault.reason.value} ({fault.detail})" if fault.detail else fault.reason.value
+        detail = f"the level {level} page table at physical 0x{paddr:x}: {why}"
         return Fault(address, 1, Reason.CORRUPT if outside else fault.reason, space=self.space, detail=detail)
 
     def levels(self, address: int) -> list[Level]:

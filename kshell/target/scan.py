@@ -6,7 +6,7 @@ look at the start of every page finds it. Several may be there: a crash kernel's
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from kshell.errors import Fault, FormatError
 from kshell.memory.model import Memory
@@ -19,11 +19,14 @@ CHUNK = 1 << 20  # stays in a cache of the processor: 7 times as fast as 16 MiB
 
 
 def find_vmcoreinfo(
-    physical: Memory, progress: Progress = lambda what, done, total: None
+    physical: Memory, progress: Progress = lambda what, done, total: None,
+    unread: Callable[[Fault], None] = lambda fault: None,
 ) -> Iterator[tuple[int, Vmcoreinfo]]:
     """Yield (physical address, VMCOREINFO) of every page of *physical* that holds one, ascending.
 
     Only texts that tell of ``swapper_pg_dir`` count. What cannot be read is passed over.
+
+    :param unread: told of what could not be read
     """
     runs = [run for run in physical.ranges() if run.held]
     total, done = sum(run.end - run.start for run in runs), 0
@@ -36,6 +39,8 @@ def find_vmcoreinfo(
                 info = _parsed(data[place : place + PAGE])
                 if info is not None:
                     yield at + place, info
+            if fault is not None:
+                unread(fault)
             # behind a page that cannot be read after all, go on with the next one
             step = size if fault is None else (len(data) // PAGE + 1) * PAGE
             at += step

@@ -107,7 +107,7 @@ def test_a_machine_without_a_name_is_told_by_what_else_is_there(
 
 
 @pytest.mark.parametrize("info, prstatus, error", [
-    (INFO, 100, "calls the machine Unknown, and neither VMCOREINFO nor notes of registers tell"),
+    (INFO, 100, r"calls the machine Unknown \(at 0x110\), and neither VMCOREINFO nor notes of registers tell"),
     (b"NUMBER(kimage_voffset)=0x123\n", 336, "aarch64: this architecture is not supported yet"),
     (INFO, 376, "riscv: this architecture is not supported yet"),
 ])
