@@ -7,7 +7,7 @@ context, a third of the time of one that makes a context for each page. A decode
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import repeat
 from typing import Any
 
@@ -20,11 +20,12 @@ CODEC_BITS = sum(CODECS)
 ZLIB_LEVEL = 1
 #: zstd's level, as makedumpfile's
 ZSTD_LEVEL = 1
+FEW = 8  # pages
 
 #: fills the memoryview, which is a page, from the compressed bytes; raises anything when it does not come out even
 Decoder = Callable[[bytes, memoryview], None]
-#: gives the pages of so many bytes that are in the pieces; raises anything when one does not come out even
-BatchDecoder = Callable[[list[bytes], int], Sequence["bytes | bytearray | memoryview"]]
+#: fills the memoryview with the pages that are in the pieces; raises anything when one does not come out even
+BatchDecoder = Callable[[list[bytes], memoryview], None]
 Encoder = Callable[[bytes], bytes]
 
 
@@ -55,19 +56,17 @@ def decoder_of(codec: int) -> Decoder:
 
 
 def batch_decoder_of(codec: int) -> BatchDecoder:
-    """Return the function that decompresses many pages of *codec* at a time, in loops that are not Python's.
+    """Return the function that decompresses pages of *codec* that follow each other, in loops that are not Python's.
 
     :raises FormatError: no library here reads it
     """
     if codec == SNAPPY:
         into = _snappy(codec).decompress_raw_into
 
-        def snappy_pages(pieces: list[bytes], size: int) -> list[memoryview]:
-            room = memoryview(bytearray(len(pieces) * size))
-            pages = [room[at : at + size] for at in range(0, len(room), size)]
-            if set(map(into, pieces, pages)) != {size}:
+        def snappy_pages(pieces: list[bytes], out: memoryview) -> None:
+            size = len(out) // len(pieces)
+            if set(map(into, pieces, [out[at : at + size] for at in range(0, len(out), size)])) != {size}:
                 raise ValueError("not pages")
-            return pages
 
         return snappy_pages
     if codec == ZSTD:
@@ -77,15 +76,17 @@ def batch_decoder_of(codec: int) -> BatchDecoder:
     else:
         decompress = _lzo().decompress if codec == LZO else _deflate()
 
-    def pages_of(pieces: list[bytes], size: int) -> list[bytes]:
+    def fill(pieces: list[bytes], out: memoryview) -> None:
+        size = len(out) // len(pieces)
         if codec == ZSTD and not set(map(told, pieces)) <= {size, -1}:
             raise ValueError("not pages")
-        pages = list(map(decompress, pieces, repeat(size)))
-        if set(map(len, pages)) != {size}:
-            raise ValueError("not pages")
-        return pages
+        for first in range(0, len(pieces), FEW):  # in the nearest cache until they are copied
+            pages = list(map(decompress, pieces[first : first + FEW], repeat(size)))
+            if set(map(len, pages)) != {size}:
+                raise ValueError("not pages")
+            out[first * size : (first + len(pages)) * size] = b"".join(pages)
 
-    return pages_of
+    return fill
 
 
 def _deflate() -> Callable[[bytes, int], bytes | bytearray]:

@@ -313,8 +313,10 @@ class Pages:
             if len(kinds) > 1 or not shared.keys().isdisjoint(offsets):
                 return self._fill_mixed(offsets, flags, pieces, out)
             codec = flags[0] & CODEC_BITS
-            pages = self._batch_decoder(codec)(pieces, size) if codec else pieces
-            out[:] = b"".join(pages)
+            if codec:
+                self._batch_decoder(codec)(pieces, out)
+            else:
+                out[:] = b"".join(pieces)
         except Exception:  # whatever a codec raises: the slow way finds out which page it is
             return False
         return True
@@ -323,22 +325,21 @@ class Pages:
         self, offsets: Sequence[int], flags: Sequence[int], pieces: list[bytes], out: memoryview
     ) -> bool:
         """Fill *out* with pages of which some are compressed in other ways, or are shared."""
-        shared = self._shared
-        pages: list[bytes | bytearray | memoryview] = list(pieces)
-        by_flag: dict[int, list[int]] = {}
-        for number, (offset, flag) in enumerate(zip(offsets, flags, strict=True)):
+        shared, size, at = self._shared, self.size, 0
+        decoders = {flag: self._decoder(flag & CODEC_BITS) if flag & CODEC_BITS else None for flag in set(flags)}
+        for offset, flag, piece in zip(offsets, flags, pieces, strict=True):
+            page = out[at : at + size]
+            at += size
+            decoder = decoders[flag]
             if offset in shared:
                 known = shared[offset]
                 if known.flags != flag:
                     return False
-                pages[number] = known.page
-            elif flag & CODEC_BITS:
-                by_flag.setdefault(flag & CODEC_BITS, []).append(number)
-        for codec, numbers in by_flag.items():
-            some = self._batch_decoder(codec)([pieces[number] for number in numbers], self.size)
-            for number, page in zip(numbers, some, strict=True):
-                pages[number] = page
-        out[:] = b"".join(pages)
+                page[:] = known.page
+            elif decoder is None:
+                page[:] = piece
+            else:
+                decoder(piece, page)
         return True
 
     def _share(self, found: Descriptor) -> None:
