@@ -96,7 +96,7 @@ def show(
     :param source: with the places in the source, and the functions that were inlined
     :param head: a line before the first one
     """
-    on = "task" if stack.tid is None else "user"
+    on = "user" if stack.frames and stack.frames[0].stack == "user" else "task"
     for number, frame in enumerate(stack.frames):
         lines = [head] if head and not number else []
         if number and frame.stack == on == "user" and frame.kind == "exact":

@@ -1,8 +1,8 @@
 """Single steps, over calls, and out of functions; and what is told of a target that has come to a stop.
 
 Reference: mdb-language.md 11.1 (``::step [over|out]``, ``::next``). A call is recognised by decoding the instruction;
-the return address is the kernel unwinder's (:mod:`kshell.linux.stacks`). A task may be moved to another CPU meanwhile,
-so arriving is told by the task and the stack pointer, not by the CPU.
+the return address is an unwinder's (:mod:`kshell.linux.stacks`, ``user_stack``). A task may be moved to another CPU
+meanwhile, so arriving is told by the task and the stack pointer, not by the CPU.
 """
 
 from __future__ import annotations
@@ -63,12 +63,14 @@ def step_out(session: Session) -> Iterator[Output | Halted]:
     :raises KshellError: nothing tells where it returns to
     """
     from kshell.linux.stack import registers_stack
+    from kshell.linux.user_stack import user_frames
 
     debugger_of(session).stop()
     registers = session.cpu.registers()
     if registers["rip"] < session.target.arch.kernel_half:
-        raise KshellError("the return address of user code is not known", hint="::step over, or ::bp at an address")
-    stack = registers_stack(session.target, registers, _task(session))
+        stack = user_frames(session.target, _task(session), registers)
+    else:
+        stack = registers_stack(session.target, registers, _task(session))
     if len(stack.frames) < 2:
         raise KshellError(f"the return address is not known: {stack.end or 'this is the outermost function'}")
     yield from _to(session, stack.frames[1].pc, registers["rsp"] + 1)
@@ -79,10 +81,10 @@ def _to(session: Session, address: int, lowest: int) -> Iterator[Output | Halted
     from kshell.linux.current import current_address
 
     task = _task(session)
-    user = address < session.target.arch.kernel_half
+    leaves = address < session.target.arch.kernel_half <= lowest  # from the kernel to user code, and another stack
 
     def arrived(cpu: Cpu) -> bool:
-        if cpu.registers["rip"] != address or (not user and cpu.registers["rsp"] < lowest):
+        if cpu.registers["rip"] != address or (not leaves and cpu.registers["rsp"] < lowest):
             return False
         return current_address(session.target, cpu) == task
 

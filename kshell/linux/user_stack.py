@@ -77,6 +77,15 @@ def task_program(target: Target, address: int) -> Program:
     return Program(memory if target.host else CachedFiles(target, memory, vmas), regions)
 
 
+def user_frames(target: Target, address: int, registers: Mapping[str, int]) -> Stack:
+    """Return the stack of the user code that the task at *address* is in, with its *registers*.
+
+    :raises NoUserSpaceError: it has no user memory
+    """
+    program = task_program(target, address)
+    return Stack(address, None, *_walk(program, registers), names=program.symbolize)
+
+
 def with_user_frames(target: Target, stack: Stack) -> Stack:
     """Return a task's kernel stack, with the frames of user code behind it.
 

@@ -19,6 +19,9 @@ import pytest
 from kshell.builtin import make_registry
 from kshell.console import Console
 from kshell.errors import KshellError
+from kshell.linux.current import current_address
+from kshell.linux.stack import task_stack
+from kshell.linux.user_stack import with_user_frames
 from kshell.session import Session
 from kshell.shell.scripted import run_text
 from kshell.target.open import open_target
@@ -110,6 +113,34 @@ def test_steps(prompt: Prompt) -> None:
     out = prompt.ask("::step out")
     assert out.startswith("step at do_syscall_64+")
     assert prompt.ask(",3::step").count("step at") == 1
+
+
+def test_steps_in_user_code(prompt: Prompt) -> None:
+    """Out of the kernel, then out of functions of a program without unwind tables, to where its stack says."""
+    prompt.ask("::bp -p teller __x64_sys_open; ::cont; ::delete all")
+    task = current_address(prompt.target, next(
+        one for one in prompt.target.cpus if one.number == prompt.session.cpu.number))
+    stack = with_user_frames(prompt.target, task_stack(prompt.target, task))
+    places = [(frame.pc, frame.sp) for frame in stack.frames if frame.stack == "user"]
+    assert len(places) >= 4 and not stack.end and stack.complete
+    for _ in range(6):
+        assert prompt.ask("::step out").startswith("step at ")
+        if prompt.session.cpu.registers()["rip"] < 1 << 63:
+            break
+    for number, (pc, sp) in enumerate(places[:3]):
+        registers = prompt.session.cpu.registers()
+        assert (registers["rip"], registers["rsp"]) == (pc, sp)
+        shown = prompt.ask("::stack -u")
+        assert "<user>" not in shown and "[" not in shown and len(shown.splitlines()) >= 3
+        if number < 2:  # the third one never returns
+            prompt.ask("::step out")
+    for _ in range(60):  # to the next call, and over it
+        if re.search(r":\s+call", said := prompt.ask("::step")):
+            break
+    before = prompt.session.cpu.registers()
+    assert re.search(r":\s+call", said) and prompt.ask("::step over").startswith("step at ")
+    after = prompt.session.cpu.registers()
+    assert after["rip"] == before["rip"] + 5 and after["rsp"] == before["rsp"]
 
 
 def test_a_condition_in_the_language(prompt: Prompt) -> None:
