@@ -178,7 +178,7 @@ class _Pass:
             if variable:
                 value = stop
                 stop = f.skip(data, stop, variable, unit.address_size, wide, unit.version) + rest
-            if kind >= 0 and depth == len(nested):
+            if kind >= 0 and kind != NAMESPACE and depth == len(nested):
                 if name >= 0:
                     text = int.from_bytes(data[body + name : body + name + wide], "little")
                     if kind == VARIABLE and not nested:
@@ -189,7 +189,7 @@ class _Pass:
                             seen[key] = start + at
                     else:
                         self._keep(unit, at, kind, prefixes)
-                elif variable == f.F_STRING and not nested and kind != NAMESPACE:
+                elif variable == f.F_STRING and not nested:
                     self._named(kind, data[value : stop - rest - 1], start + at)
                 else:
                     self._keep(unit, at, kind, prefixes)

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 TAGS = ("struct", "union", "enum")
 QUALIFIERS = ("const", "volatile", "restrict")
 MAX_NAME = 4096
-_WORDS = re.compile(r"[A-Za-z_]\w*|\d\w*|[*\[\]()]|\S")
+#: a word may be a name of C++, ``outer::Box<long int>::Rec``
+_WORDS = re.compile(r"[A-Za-z_]\w*(?:<[^<>]*(?:<[^<>]*>[^<>]*)*>)?(?:::[A-Za-z_]\w*(?:<[^<>]*(?:<[^<>]*>[^<>]*)*>)?)*"
+                    r"|\d\w*|[*\[\]()]|\S")
 
 #: The many spellings of the base types of C, as sorted words, to the ones that compilers write into BTF and DWARF.
 SPELLINGS = {

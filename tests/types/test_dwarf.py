@@ -14,6 +14,7 @@ import pytest
 from elftools.elf.elffile import ELFFile
 
 from kshell.errors import FormatError, KshellError
+from kshell.target.open import open_target
 from kshell.types import dwarf_index
 from kshell.types.dwarf import Dwarf
 from kshell.types.elffile import ElfFile
@@ -142,6 +143,23 @@ def test_namespaces_of_cplusplus(tmp_path: Path) -> None:
     assert isinstance(kind, StructType) and kind.member("m").offset == 0 and kind.member("c").offset == 8
     assert not kind.has("t"), "a static member lies elsewhere"
     assert str(dwarf.variable_type("_ZN1a1vE")) == str(dwarf.variable_type("v")) == "struct d"
+
+
+def test_types_and_variables_of_cplusplus(tmp_path: Path) -> None:
+    """Namespaces whose names are in .debug_str; types by the names that C++ gives them."""
+    source = tmp_path / "n.cc"
+    source.write_text("namespace outside { struct Record { int number; }; template<class T> struct Box { T value; };"
+                      "Record first{7}; Box<long> box{42}; } int main() { return outside::first.number; }")
+    if shutil.which("g++") is None:
+        pytest.skip("no C++ compiler")
+    subprocess.run(["g++", "-g", "-o", str(tmp_path / "n"), str(source)], check=True)
+    with open_target(str(tmp_path / "n")) as target:
+        assert target.object("_ZN7outside5firstE")["number"].integer() == 7
+        assert target.object("_ZN7outside3boxE")["value"].integer() == 42
+        for name in ("outside::Record", "struct outside::Record", "const struct outside::Record"):
+            assert target.type(name).size == 4
+        assert target.type("struct outside::Box<long int>").size == 8
+        assert target.type("outside::Record *").size == 8
 
 
 def test_without_sibling_attributes(monkeypatch: pytest.MonkeyPatch) -> None:
