@@ -58,6 +58,7 @@ class Qmp:
         self.peer = _peer(connection)
         self._loop = asyncio.new_event_loop()
         self._client: Any = QMPClient("kshell")
+        self._client.events.event_filter = lambda event: False  # it would keep every STOP and RESUME for ever
         try:
             self._run(self._client.connect(connection), min(wait, GREETING_WAIT))
         except TimeoutError as error:
@@ -96,7 +97,6 @@ class Qmp:
         except Exception as error:
             self._dead = f"QEMU has quit, or broke the connection: {_text(error)}"
             raise QmpError(self._dead, gone=True) from error
-        self._client.events.clear()  # of STOP and RESUME, that pile up otherwise
         return answer
 
     def monitor(self, line: str) -> str:
