@@ -106,19 +106,25 @@ class Runner:
 
     def _arm(self) -> None:
         """Have in the machine what is to be there now."""
-        wanted = set(self._extra)
+        wanted = self._wanted()
         for event in self.session.events:
-            if event.enabled and event.address is not None:
-                wanted.add(Point(event.kind, event.address, event.size))
-                if event.kind != "execute" and event.last is None:
-                    event.last = self._peek(event)
-        if self._waiting():
-            wanted.add(self._module_entry())
+            if event.enabled and event.kind != "execute" and event.address is not None and event.last is None:
+                event.last = self._peek(event)
         for point in self._inserted - wanted:
             self._take_out(point)
         for point in sorted(wanted - self._inserted):
             self.control.insert(point)
             self._inserted.add(point)
+
+    def _wanted(self) -> set[Point]:
+        """Return what is to be in the machine while it runs."""
+        wanted = set(self._extra)
+        for event in self.session.events:
+            if event.enabled and event.address is not None:
+                wanted.add(Point(event.kind, event.address, event.size))
+        if self._waiting():
+            wanted.add(self._module_entry())
+        return wanted
 
     def _take_out(self, point: Point) -> None:
         self.control.remove(point)
@@ -155,6 +161,7 @@ class Runner:
             cpu = self._cpu()
             reached = self._reached(stop, cpu)
             known = bool(reached) or Point("execute", cpu.registers["rip"]) in self._inserted
+            self._clear_memory()
             spurious = 0 if known else spurious + 1
             if spurious > MAX_SPURIOUS:
                 return Halted("stopped again and again, and nobody knows why")
@@ -192,11 +199,21 @@ class Runner:
         return [event for event in events if event.kind != "execute" and event.address is not None
                 and event.address <= stop.address < event.address + event.size]
 
+    def _clear_memory(self) -> None:
+        """Take out the breakpoints that are instructions in the machine's memory, for what reads and writes it now.
+
+        :meth:`_arm` puts them back before it runs on, into what has been written meanwhile.
+        """
+        for point in [point for point in self._inserted if self.control.in_memory(point)]:
+            self._take_out(point)
+
     def _pass(self, cpu: Cpu) -> None:
         """Have *cpu* execute the instruction that it stands at, with no breakpoint there; the others stand."""
         point = Point("execute", cpu.registers["rip"])
-        if point in self._inserted:
-            self._take_out(point)
+        if point in self._wanted():
+            if point in self._inserted:
+                self._take_out(point)
+            self._clear_memory()
             self.control.step(cpu.number)
 
     def _pass_own(self) -> None:

@@ -115,6 +115,10 @@ class Control(ABC):
         """Have the target not stop at *point* any more."""
         raise self._cannot("there are no breakpoints")
 
+    def in_memory(self, point: Point) -> bool:
+        """Whether *point*, which is in the target, is an instruction in its memory, which reads show."""
+        return False
+
     def wait(self, seconds: float) -> Stop | None:
         """Return why the target stopped by itself; None when it still runs after so many seconds."""
         raise self._cannot("nobody tells of stops")

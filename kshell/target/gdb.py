@@ -141,10 +141,9 @@ class GdbControl(Control):
             with self.lock, _told():
                 self.machine.point(False, kind, point.address, point.size)
 
-    @property
-    def patched(self) -> bool:
-        """Whether breakpoints are in the machine that may be in its memory (software ones)."""
-        return 0 in self._points.values()
+    def in_memory(self, point: Point) -> bool:
+        """Whether *point* may be an instruction in the machine's memory: a software breakpoint (under KVM it is)."""
+        return self._points.get(point) == 0
 
     # -- registers -------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -24,6 +24,7 @@ from kshell.linux.stack import task_stack
 from kshell.linux.user_stack import with_user_frames
 from kshell.session import Session
 from kshell.shell.scripted import run_text
+from kshell.target.gdb import KINDS, GdbControl
 from kshell.target.open import open_target
 from tests.commands.test_examples import MACHINE, examples
 from tests.guest.build import ORACLE_DRIVE, _empty, _powered
@@ -204,6 +205,61 @@ def test_text_is_read_as_it_is_while_breakpoints_are_in(prompt: Prompt) -> None:
     assert prompt.ask("::cont -t 20").count(plain.strip()) == 2
 
 
+NOPS = "66 90 0f 1f 00"  # two that are together as long as the one that functions begin with, 0f 1f 44 00 00
+
+
+@pytest.mark.parametrize("software", [False, True])
+def test_text_that_is_written_at_a_breakpoint(
+    prompt: Prompt, monkeypatch: pytest.MonkeyPatch, software: bool,
+) -> None:
+    """The breakpoint goes on to work, what was written stays when it goes, and the guest executes it."""
+    if software:
+        monkeypatch.setitem(KINDS, "execute", (0,))
+    sent = watch_packets(monkeypatch, prompt)
+    address = prompt.target.symbol("do_sys_openat2").address
+    before = prompt.target.kernel.read(address, 5)
+    assert before == bytes.fromhex("0f 1f 44 00 00")
+    prompt.ask(f"::bp -p teller -n 3 -e 'do_sys_openat2::kwrite {NOPS}' do_sys_openat2")
+    said = prompt.ask("::cont -t 60")
+    assert said.count("-> " + NOPS) == 3
+    assert "breakpoint 1 at do_sys_openat2" in said
+    assert prompt.session.events.get(1).hits == 3
+    # a software breakpoint is out of the memory whenever that is read or written, and in it whenever it runs
+    inside = False
+    for packet in sent:
+        if packet.startswith((b"Z0,%x" % address, b"z0,%x" % address)):
+            inside = packet[:1] == b"Z"
+        assert not (inside and packet[:1] in (b"m", b"M")), packet
+    assert any(packet.startswith(b"Z%d,%x" % (0 if software else 1, address)) for packet in sent)
+    prompt.ask("::delete all; ::cont")
+    prompt.ask("::bp -p teller do_sys_openat2+5; ::cont -t 20")  # behind them: they are executed
+    assert prompt.session.cpu.registers()["rip"] == address + 5
+    assert prompt.target.kernel.read(address, 5) == bytes.fromhex(NOPS)
+    prompt.ask("::delete all; ::undo all")
+    assert prompt.err == ""
+    assert prompt.target.kernel.read(address, 5) == before
+
+
+def watch_packets(monkeypatch: pytest.MonkeyPatch, prompt: Prompt) -> list[bytes]:
+    """Return a list to which the packets go that are sent from now on."""
+    assert isinstance(prompt.target.control, GdbControl)
+    connection = prompt.target.control.machine.connection
+    sent: list[bytes] = []
+    ask, tell = connection.ask_all, connection.tell
+
+    def ask_all(questions: Sequence[bytes], seconds: float | None = None) -> list[bytes]:
+        sent.extend(questions)
+        return ask(questions, seconds)
+
+    def told(packet: bytes | str) -> None:
+        sent.append(packet.encode() if isinstance(packet, str) else packet)
+        tell(packet)
+
+    monkeypatch.setattr(connection, "ask_all", ask_all)
+    monkeypatch.setattr(connection, "tell", told)
+    return sent
+
+
 def test_registers_can_be_changed(prompt: Prompt, live_guest: RunningGuest) -> None:
     prompt.ask("::bp -p teller do_sys_openat2; ::cont; ::delete all; <r15>kept; 0x123456789abcdef>r15")
     assert "R15=0123456789abcdef" in prompt.guest.monitor("info registers -a")
@@ -336,12 +392,13 @@ def test_killed_in_the_middle_of_breakpoint_hits(live_guest: RunningGuest) -> No
 
 
 def test_many_stops_leak_nothing(live_guest: RunningGuest) -> None:
-    """benchmarks/gdb_cycles.py does it 10,000 and 1,000 times."""
-    from benchmarks.gdb_cycles import cycles, hits
+    """benchmarks/soak.py does it 10,000 and 1,000 times."""
+    from benchmarks.soak import cycles, hits
 
     gc.collect()
     descriptors = len(os.listdir("/proc/self/fd"))
     assert cycles(f"gdb:{live_guest.gdb_socket}", 200).times == 200
+    assert cycles(f"qmp:{live_guest.qmp_socket}", 200).times == 200
     assert hits(f"gdb:{live_guest.gdb_socket}", 30, "teller").times == 30
     gc.collect()  # types refer to each other in circles, and to the mappings of their cache files
     assert len(os.listdir("/proc/self/fd")) <= descriptors

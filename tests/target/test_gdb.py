@@ -160,6 +160,31 @@ def test_a_write_reaches_the_guest(machine: Target, live_guest: RunningGuest, or
         user.write(address, old)
 
 
+HOSTNAME = b"/proc/sys/kernel/hostname\0"
+
+
+@pytest.mark.parametrize("how", ["gdb", "qmp", "ram"])
+def test_the_kernel_itself_sees_what_was_written_into_it(live_guest: RunningGuest, oracle: Oracle, how: str) -> None:
+    """The teller is made to read its hostname from /proc, and the kernel's memory has another one."""
+    path = {"gdb": place(live_guest), "qmp": f"qmp:{live_guest.qmp_socket}", "ram": f"ram:{live_guest.memory_file}"}
+    with open_target(path[how], mode="r+") as target:
+        with target.question():
+            teller = next(task for task in iter_processes(target) if task.comm == "teller")
+            user, where = target.user_space(teller.mm), oracle.part("teller")["path"]
+            space = target.value("struct uts_namespace", target.symbol("init_uts_ns").address)
+            old_path, name = user.read(where, 64), space["name"]["nodename"].address
+            old_name = target.kernel.read(name, 65)
+            user.write(where, HOSTNAME)
+            target.kernel.write(name, f"renamed-by-{how}".encode() + b"\0")
+        try:
+            live_guest.wait_console((f"TELLER opened renamed-by-{how}".encode(),), 20)
+        finally:
+            with target.question():
+                target.kernel.write(name, old_name)
+                user = target.user_space(teller.mm)
+                user.write(where, old_path)
+
+
 def test_writes_need_to_be_asked_for(live_guest: RunningGuest) -> None:
     with open_target(place(live_guest)) as target, pytest.raises(Fault, match="not open for writing"):
         target.physical.write(0x1000, b"x")
