@@ -16,7 +16,7 @@ from kshell.errors import FormatError, KshellError
 from kshell.memory.constants import Constants
 from kshell.memory.model import Memory
 from kshell.memory.notes import iter_notes
-from kshell.target.image import Image, banner, find_image, image_bytes
+from kshell.target.image import START, Image, banner, find_image, image_bytes
 from kshell.target.kernel import attach_kernel
 from kshell.target.roads import FRAME, LA57, PTI_USER
 from kshell.target.scan import MARK
@@ -40,9 +40,14 @@ MORE_PLACES = {"swapper_pg_dir": "init_top_pgt"} | {
 def attach_machine(target: Target, physical: Memory, cpus: list[Cpu]) -> bool:
     """Find the kernel that runs on *cpus* and attach it to *target*; False when there is none.
 
+    One that has just been started maps all from the beginning of the map up to its end (arch/x86/kernel/head64.c,
+    cleanup_highmap in arch/x86/mm/init_64.c): where it is cannot be seen yet.
+
     :raises KshellError: one that was found cannot be attached
     """
     for space, image, how in spaces_of_cpus(target, physical, cpus):
+        if image.start == START:  # hundreds of MiB to look through
+            continue
         for row in _known():
             info = _recall(row, space, image)
             if info is not None:

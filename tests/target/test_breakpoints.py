@@ -369,8 +369,10 @@ def _as_it_boots(guest: RunningGuest) -> Prompt:
         assert time.monotonic() < end
         assert READY not in guest.console.read_bytes()
         if re.search(r"RIP=ffffffff[89a-f]", guest.monitor("info registers")):  # else each look would only hold it up
+            start = time.monotonic()
             with contextlib.suppress(KshellError):
                 return Prompt(guest)
+            assert time.monotonic() - start < 20, "what cannot be found yet was looked for in all memory"
 
 
 def test_killed_in_the_middle_of_breakpoint_hits(live_guest: RunningGuest) -> None:
