@@ -127,7 +127,7 @@ def _lime(path: str, mode: str, _: Options) -> Image:
 
 
 def _avml(path: str, mode: str, _: Options) -> Image:
-    from kshell.memory.lime import open_avml
+    from kshell.memory.avml import open_avml
 
     return open_avml(path, mode)
 
@@ -153,6 +153,19 @@ def _is_vmem(head: Head) -> bool:
 def _is_vmss(head: Head) -> bool:
     return head.at(0, *(struct.pack("<I", word) for word in (
         0xBED2BED2, 0xBED3BED3, 0xBAD1BAD1, 0xBAD2BAD2, 0xBED0BED0)))
+
+
+def _is_zlib(head: Head) -> bool:
+    """Whether it begins with a zlib stream (RFC 1950), as LiME writes with compress=1; two bytes alone are no sign."""
+    first = int.from_bytes(head.data[:2], "big")
+    if first % 31 or first >> 8 & 0xF != 8 or first >> 12 > 7:
+        return False
+    import zlib
+
+    try:
+        return len(zlib.decompressobj().decompress(head.data, 64)) == 64
+    except zlib.error:
+        return False
 
 
 UNPACK = "unpack it first: "
@@ -196,6 +209,8 @@ FORMATS: tuple[Format, ...] = (
     Format("lzop-compressed", magic(b"\x89LZO\0\r\n\x1a\n"), hint=f"{UNPACK}lzop -d"),
     Format("a zip archive", magic(b"PK\3\4"), hint=f"{UNPACK}unzip"),
     Format("a 7z archive", magic(b"7z\xbc\xaf\x27\x1c"), hint=f"{UNPACK}7z x"),
+    Format("zlib-compressed, as LiME writes with compress=1", _is_zlib,
+           hint=f"{UNPACK}pigz -dcz, or zlib-flate -uncompress"),
     Format("a bootable kernel (bzImage)", magic(b"HdrS", at=0x202), hint="name a dump of the machine's memory"),
 )
 RAW = Format("raw physical memory", lambda head: head.size >= LEAST_RAW and head.size % PAGE == 0, _raw)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from kshell import cache
 from kshell.errors import Fault, KshellError, OpenError, Reason
 from kshell.memory import filekey
 from kshell.memory.elfheaders import EHDR, SHDR
@@ -17,7 +19,7 @@ from kshell.memory.raw import open_raw
 from kshell.memory.source import MANY, FileSource, FlattenedSource
 from kshell.target.formats import FORMATS, Options, open_image
 from kshell.target.open import open_target
-from tests.memory import containers
+from tests.memory import containers, test_kdump_forms
 from tests.memory.cores import Load, core
 
 PAGE = 4096
@@ -121,6 +123,51 @@ def test_a_damaged_chunk_of_avml_is_a_fault_and_the_rest_is_read(tmp_path: Path)
         assert image.read(*(RUNS[2][0], 8)) == b"far away"
 
 
+def test_the_index_of_avml_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(filekey, "SETTLED", -1)
+    path = tmp_path / "image"
+    path.write_bytes(containers.avml(RUNS, 3 * PAGE))
+
+    def read() -> tuple[str, list[bytes]]:
+        image, _ = open_image(str(path), "r", Options())
+        with image:
+            assert image.complete is None
+            return image.facts()["index"], [image.read(start, len(data)) for start, data in RUNS]
+
+    whole = [data for _, data in RUNS]
+    assert read() == ("made in one pass", whole)
+    assert read() == ("from the cache", whole)
+    kept = next((tmp_path / "cache").rglob("avml-*"))
+    key = kept.name.removeprefix("avml-")
+    for data in (b"", bytes(16), struct.pack("<2Q", 100, 1 << 60), kept.read_bytes()[32:-1]):
+        cache.store("avml", key, 1, data)
+        assert read()[1] == whole
+    path.write_bytes(containers.avml(RUNS)[:-400])  # what is damaged or cut is looked at each time
+    for _ in range(2):
+        image, _ = open_image(str(path), "r", Options())
+        with image:
+            assert image.facts()["index"] == "made in one pass" and image.complete
+
+
+@pytest.mark.parametrize("flat", ["both", "one"])
+def test_parts_of_a_split_dump_that_are_flattened(tmp_path: Path, flat: str) -> None:
+    frames = {1, 2, 3, 600, 601}
+    parts = [test_kdump_forms.built(frames, split=split) for split in ((0, 300), (300, 4096))]
+    (tmp_path / "a").write_bytes(containers.flattened(parts[0], 500))
+    (tmp_path / "b").write_bytes(containers.flattened(parts[1], 700) if flat == "both" else parts[1])
+    for name in ("a", "b"):
+        image, _ = open_image(str(tmp_path / name), "r", Options())
+        with image:
+            assert image.complete is None and "2 parts" in image.describe()
+            for frame in frames:
+                assert image.read(frame * PAGE, 8) == frame.to_bytes(8, "little")
+    (tmp_path / "b").unlink()
+    image, _ = open_image(str(tmp_path / "a"), "r", Options())
+    with image, pytest.raises(Fault, match="not here"):
+        image.read(600 * PAGE, 8)
+
+
 def test_a_bomb_in_avml_costs_nothing(tmp_path: Path) -> None:
     header = struct.pack("<IIQQQ", 0x4C4D5641, 2, 0, (1 << 55) - 1, 0)
     chunk = b"\x00" + (100).to_bytes(3, "little") + bytes(4) + b"\xff\xff\xff\xff\x0f" + bytes(91)  # says 4 GiB
@@ -202,6 +249,7 @@ SIGNS = {
     "gzip": b"\x1f\x8b\x08", "zstd": b"\x28\xb5\x2f\xfd", "xz": b"\xfd7zXZ\0", "qcow": b"QFI\xfb",
     "migration": b"QEVM", "libvirt": b"LibvirtQemudSave", "VirtualBox saved": b"\x7fVirtualBox SavedState V2.0\n",
     "tar archive": bytes(257) + b"ustar", "hibernation image": bytes(4086) + b"S1SUSPEND\0",
+    "zlib-compressed, as LiME": zlib.compress(containers.lime(RUNS)),
     "swap area": bytes(4086) + b"SWAPSPACE2", "bzImage": bytes(0x202) + b"HdrS",
 }
 
