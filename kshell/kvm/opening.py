@@ -27,7 +27,7 @@ KCORE = "/proc/kcore"
 FLAGS = {os.O_RDONLY: "r", os.O_RDWR: "r+"}
 MODES = ("r", "r+", "c")
 #: what stands before the colon where a virtual machine is opened and not a file
-MACHINES = ("qmp", "ram", "gdb")
+MACHINES = ("qmp", "ram", "gdb", "pid")
 StrPath = str | os.PathLike[str]
 
 
@@ -37,9 +37,10 @@ def open(
 ) -> Kvm:
     """Open a dump, or the running system, and return a handle.
 
-    :param target: path of a vmcore; a virtual machine (``qmp:SOCKET``, ``gdb:PLACE``, ``ram:FILE``); None for the
-        running system; ``/proc/kcore`` for it with its kernel memory; or a Target that is open already: the handle has
-        its mode then, and closing leaves it open
+    :param target: path of a vmcore; a virtual machine (``qmp:SOCKET``, ``gdb:PLACE``, ``ram:FILE``); a process
+        (``pid:PID``) or the core of one, which have no kernel; None for the running system; ``/proc/kcore`` for it
+        with its kernel memory; or a Target that is open already: the handle has its mode then, and closing leaves it
+        open
     :param namelist: a vmlinux or System.map of the same kernel; None: the dump's own symbols
     :param mode: "r" read only, "r+" writes go into the target, "c" writes are kept in memory
     :param raw: the file is raw physical memory, whatever it looks like
@@ -112,7 +113,17 @@ def _over(target: Target) -> Backend:
 
     if not isinstance(target, Target):
         raise TypeError(f"a path, a Target or None is opened, not {type(target).__name__}")
+    if target.kind in ("process", "core"):
+        return _user(target, owned=False)
     return LiveBackend(mode=target.mode, target=target) if target.host else ImageBackend(target, owned=False)
+
+
+def _user(target: Target, *, owned: bool) -> Backend:
+    from kshell.kvm.backend_user import UserBackend
+    from kshell.target.user import UserTarget
+
+    assert isinstance(target, UserTarget)
+    return UserBackend(target, owned=owned)
 
 
 def _live(path: str | None, namelist: str | None, mode: str) -> Backend:
@@ -132,6 +143,8 @@ def _image(path: str, namelist: str | None, mode: str, options: Options) -> Back
     from kshell.target.open import open_target
 
     target = open_target(path, namelist, mode, options)
+    if target.kind in ("process", "core"):
+        return _user(target, owned=True)
     if target.kind != "kernel":
         target.close()
         raise OpenError(path, f"{_shown(path)} is not a kernel core file: it is {target.description}", kind="format")

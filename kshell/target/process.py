@@ -224,6 +224,26 @@ class ProcessFacts(Facts):
     def strings(self) -> tuple[bytes, bytes]:
         return self.read("cmdline"), self.read("environ")
 
+    def string_ends(self) -> tuple[int, int, int, int]:
+        fields = self.text("stat").rpartition(") ")[2].split()
+        if len(fields) < 49:
+            raise KshellError("/proc/PID/stat does not tell where the arguments are")
+        first, second, third, fourth = map(int, fields[45:49])  # fields 48 to 51 of proc(5)
+        return first, second, third, fourth
+
+    @property
+    def parent(self) -> int:
+        return int(self.text("stat").rpartition(") ")[2].split()[1])
+
+    @property
+    def started(self) -> int:
+        return self.memory.started * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+
+    def owner(self) -> tuple[int, int]:
+        ids = {line.split()[0]: int(line.split()[1]) for line in self.text("status").splitlines()
+               if line.startswith(("Uid:", "Gid:"))}
+        return ids["Uid:"], ids["Gid:"]
+
     def open_files(self) -> Iterator[UserFile]:
         try:
             numbers = sorted(map(int, self.memory.folder("fd")))

@@ -21,14 +21,16 @@ MAX_STRING = 1 << 20
 MAX_STRINGS = 1 << 18
 
 
-def start_strings(memory: Memory, vector: bytes, start: int, end: int) -> tuple[bytes, bytes]:
-    """Return arguments and environment as /proc/PID/cmdline and environ have them: each string and its NUL.
+Pointers = tuple[int, ...]
+
+
+def start_pointers(memory: Memory, vector: bytes, start: int, end: int) -> tuple[Pointers, Pointers]:
+    """Return where the arguments and the environment are.
 
     The pointers are those of the start: a program that has set or unset variables has others by now.
 
     :param vector: the auxiliary vector; :param start: of the stack, :param end: of it
     :raises FormatError: the vector is not on the stack, or no argument count is below it
-    :raises Fault: a string cannot be read
     """
     start = max(start, end - MAX_STACK)
     data, _ = memory.read_upto(start, end - start)
@@ -43,10 +45,10 @@ def start_strings(memory: Memory, vector: bytes, start: int, end: int) -> tuple[
     if end_of_env < 0 or words[end_of_env] or end_of_args < 0:
         raise FormatError("the arguments are not found: no pointers are below the auxiliary vector")
     begin = _begin(words, end_of_args, count=True)
-    return _strings(memory, words[begin:end_of_args]), _strings(memory, words[first:end_of_env])
+    return words[begin:end_of_args], words[first:end_of_env]
 
 
-def _begin(words: tuple[int, ...], end: int, *, count: bool = False) -> int:
+def _begin(words: Pointers, end: int, *, count: bool = False) -> int:
     """Return where the pointers begin that end with the NULL at *end*: behind another NULL, or their number."""
     at = end
     while at > 0 and end - at < MAX_STRINGS:
@@ -57,7 +59,11 @@ def _begin(words: tuple[int, ...], end: int, *, count: bool = False) -> int:
     raise FormatError("the arguments are not found: nothing tells how many there are")
 
 
-def _strings(memory: Memory, pointers: tuple[int, ...]) -> bytes:
+def strings_at(memory: Memory, pointers: Pointers) -> bytes:
+    """Return the strings at *pointers*, each with its NUL, as /proc/PID/cmdline and environ have them.
+
+    :raises Fault: one cannot be read
+    """
     found: list[bytes] = []
     for pointer in pointers:
         text = b""

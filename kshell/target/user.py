@@ -103,6 +103,27 @@ class Facts(ABC):
         """
         raise KshellError("a file has no arguments: it does not run")
 
+    def string_ends(self) -> tuple[int, int, int, int]:
+        """Return where arguments begin and end, and where the environment does.
+
+        :raises KshellError: nothing tells
+        """
+        raise KshellError("a file has no arguments: it does not run")
+
+    @property
+    def parent(self) -> int:
+        """The process id of the parent, 0 when it is not known."""
+        return 0
+
+    @property
+    def started(self) -> int:
+        """When it started, in nanoseconds since boot; 0: not known."""
+        return 0
+
+    def owner(self) -> tuple[int, int]:
+        """Return the real user and group id. :raises KshellError: they are not known"""
+        raise KshellError("a file belongs to no process")
+
     def open_files(self) -> Iterator[UserFile]:
         """Yield the open files by descriptor.
 

@@ -27,7 +27,7 @@ from kshell.target.user import Facts, Mapping, Thread, UserTarget
 from kshell.types.elffile import PT_LOAD, PT_NOTE, ElfFile, build_id_of
 
 NT_PRSTATUS, NT_PRPSINFO, NT_AUXV, NT_SIGINFO, NT_FILE = 1, 3, 6, 0x53494749, 0x46494C45
-AT_ENTRY, AT_RANDOM, AT_SYSINFO_EHDR = 9, 25, 33
+AT_ENTRY, AT_UID, AT_GID, AT_RANDOM, AT_SYSINFO_EHDR = 9, 11, 13, 25, 33
 MAX_FILES = 1 << 17
 PAGE = 4096
 #: asm-generic/signal.h
@@ -129,15 +129,35 @@ class CoreFacts(Facts):
         return self._pairs()
 
     def strings(self) -> tuple[bytes, bytes]:
-        from kshell.target.startstack import start_strings
+        from kshell.target.startstack import strings_at
+
+        arguments, environment = self._pointers()
+        return strings_at(self.core.virtual, arguments), strings_at(self.core.virtual, environment)
+
+    def string_ends(self) -> tuple[int, int, int, int]:
+        arguments, environment = self._pointers()
+        sizes = [len(data) for data in self.strings()]
+        starts = [pointers[0] if pointers else 0 for pointers in (arguments, environment)]
+        return starts[0], starts[0] + sizes[0], starts[1], starts[1] + sizes[1]
+
+    @property
+    def parent(self) -> int:
+        return self.info.ppid if self.info is not None else 0
+
+    def owner(self) -> tuple[int, int]:
+        ids = dict(self.auxv())
+        return ids.get(AT_UID, 0), ids.get(AT_GID, 0)
+
+    def _pointers(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        from kshell.target.startstack import start_pointers
 
         near = dict(self.auxv()).get(AT_RANDOM, 0)
         stack = next((one for one in self._elf.loads() if one.vaddr <= near < one.vaddr + one.memsz), None)
         if stack is None:
             raise KshellError("the arguments are not found: the core does not tell where the stack was")
         end = self._auxv.find(bytes(16))  # AT_NULL
-        return start_strings(self.core.virtual, self._auxv[:end] if end > 0 else self._auxv, stack.vaddr,
-                             stack.vaddr + stack.memsz)
+        return start_pointers(self.core.virtual, self._auxv[:end] if end > 0 else self._auxv, stack.vaddr,
+                              stack.vaddr + stack.memsz)
 
     def status(self) -> list[tuple[str, str]]:
         facts: list[tuple[str, str]] = []
