@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.conformance.run import KERNEL, Case, Machine, cases, check
 
@@ -129,3 +134,85 @@ def test_binary(case: Case) -> None:
 @pytest.mark.parametrize("line", ["1|2=X | ::map .", "1=X|2"])
 def test_4_3_after_a_verb_the_bar_is_the_pipe(line: str) -> None:
     assert Machine().run(line).good is (line == "1|2=X | ::map .")
+
+
+#: the operators of 4.3 and how they bind, as the reference has it, and what they do
+BINDS = {"%%": 8, "*": 7, "%": 7, "#": 7, "+": 6, "-": 6, "<<": 5, ">>": 5, "==": 4, "!=": 4, "&": 3, "^": 2, "|": 1}
+ALL = (1 << 64) - 1
+
+
+def signed(number: int) -> int:
+    return number - (1 << 64) if number >> 63 else number
+
+
+def quotient(left: int, right: int) -> int:
+    """Divide as C does: towards zero."""
+    whole = abs(signed(left)) // abs(signed(right))
+    return (-whole if (signed(left) < 0) != (signed(right) < 0) else whole) & ALL
+
+
+DOES: dict[str, Callable[[int, int], int]] = {
+    "%%": lambda left, right: left % right, "*": lambda left, right: left * right & ALL, "%": quotient,
+    "#": lambda left, right: quotient((left + right - 1) & ALL, right) * right & ALL,
+    "+": lambda left, right: left + right & ALL, "-": lambda left, right: left - right & ALL,
+    "<<": lambda left, right: left << right & ALL if right < 64 else 0,
+    ">>": lambda left, right: left >> right if right < 64 else 0,
+    "==": lambda left, right: int(left == right), "!=": lambda left, right: int(left != right),
+    "&": lambda left, right: left & right, "^": lambda left, right: left ^ right, "|": lambda left, right: left | right,
+}
+ALONE: dict[str, Callable[[int], int]] = {
+    "-": lambda value: -value & ALL, "~": lambda value: ~value & ALL, "#": lambda value: int(not value)}
+
+Piece = tuple[str, "int | Sum"]
+
+
+class Sum(NamedTuple):
+    """Operands with their unary operators, and the operators between them: a flat text, nothing in parentheses."""
+
+    operands: list[Piece]
+    operators: list[str]
+
+    @property
+    def text(self) -> str:
+        words = []
+        for (unary, inner), operator in zip(self.operands, ["", *self.operators], strict=True):
+            words += [operator, *unary, f"({inner.text})" if isinstance(inner, Sum) else f"0t{inner}"]
+        return " ".join(word for word in words if word)
+
+    @property
+    def value(self) -> int:
+        """Of all operators that bind tightest the leftmost is done first, until one number is left."""
+        values = []
+        for unary, inner in self.operands:
+            value = inner.value if isinstance(inner, Sum) else inner
+            for operator in reversed(unary):
+                value = ALONE[operator](value)
+            values.append(value)
+        left = list(self.operators)
+        while left:
+            at = max(range(len(left)), key=lambda number: (BINDS[left[number]], -number))
+            values[at : at + 2] = [DOES[left.pop(at)](values[at], values[at + 1])]
+        return values[0]
+
+
+def sums(inner: st.SearchStrategy[Sum]) -> st.SearchStrategy[Sum]:
+    number = st.integers(0, 70) | st.integers(0, ALL)
+    operand = st.tuples(st.text("-~#", max_size=2), number | inner)
+    return st.lists(operand, min_size=1, max_size=6).flatmap(lambda operands: st.builds(
+        Sum, st.just(operands), st.lists(st.sampled_from(list(BINDS)), min_size=len(operands) - 1,
+                                         max_size=len(operands) - 1)))
+
+
+@given(st.recursive(sums(st.nothing()), sums, max_leaves=4))
+@settings(max_examples=400, deadline=None)
+def test_4_3_text_against_another_parser(expression: Sum) -> None:
+    """Text is parsed and computed by another rule altogether: the tightest operator first, by a table of numbers."""
+    said = Machine().run(f"{expression.text}=J")
+    try:
+        expected = expression.value
+    except ZeroDivisionError:
+        assert said.errors == ["attempted to divide by zero"]
+        return
+    assert said.errors in ([], ["divide overflow"]), expression.text
+    if not said.errors:
+        assert int(said.words, 16) == expected, expression.text

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kshell.pipeline import Status
-from tests.conformance.run import Machine
+from tests.conformance.run import Case, Machine, cases, check
 
 
 @pytest.fixture
@@ -57,3 +57,21 @@ def test_11_1_which_v_lists_the_definitions(machine: Machine) -> None:
     said = machine.run("::which nosuch ps")
     assert said.out == "ps is a dcmd from module processes\n"
     assert said.errors == ["::which: nosuch not found"]
+
+
+@cases(
+    ("5.2-names", "5>a_b.c; <a_b.c=J", "5"),
+    ("5.2-names-of-30-characters", f"5>{'n' * 30}; <{'n' * 30}=J", "5"),
+    ("5.2-names-with-digits", "5>x12; <x12=J", "5"),
+    ("5.2-dot-is-a-variable", "7>.; .=J", "7"),
+)
+def test_names_of_variables(case: Case) -> None:
+    check(case._replace(target=False))
+
+
+@pytest.mark.parametrize("line", [f"5>{'n' * 31}", "5>a-b", "5>a:b", "5>'a b'", "5>", "5>a b"])
+def test_5_2_what_is_no_name(line: str) -> None:
+    machine = Machine(target=False)
+    said = machine.run(line)
+    assert said.errors or line == "5>", line
+    assert not [one.name for one in machine.session.variables if one.name.startswith(("n", "a"))]

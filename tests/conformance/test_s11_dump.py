@@ -58,6 +58,8 @@ def physical(line: str) -> str:
         "     \\/ 1 2 3  4 5 6 7  8 9 a b  c d e f  v123456789abcdef",
         "20:  20212223 24252627 28292a2b 2c2d2e2f   !\"#$%&'()*+,-./",
         "30:  30313233 34353637 38393a3b 3c3d3e3f  0123456789:;<=>?"]), id="11.4-l"),
+    pytest.param("init_task-init_task+20,10@ -q", together([
+        "     \\/ 1 2 3  4 5 6 7  8 9 a b  c d e f", "20:  20212223 24252627 28292a2b 2c2d2e2f"]), id="11.4-p"),
 ])
 def test_layout(line: str, out: str) -> None:
     assert physical(line) == out

@@ -40,14 +40,20 @@ LIST = "::typedef 'struct list { struct list *next; int v[4]; }' list_t"
     pytest.param([LIST, "::typedef -l"], "struct list\nlist_t\n", id="11.6-l"),
     pytest.param([LIST, "::typedef -d", "::typedef -l"], "", id="11.6-d"),
     pytest.param([LIST, "::typelist list"], "struct list\nlist_t\n", id="11.6-typelist"),
-    pytest.param([LIST, "::typedelete struct list", "::typedef -l"], "list_t\n", id="typedelete"),
+    pytest.param([LIST, "::typedelete struct list", "::typedef -l"], "list_t\n", id="11.6-typedelete"),
     pytest.param(["::typedef 'enum c { RED, BLUE = 3 }'", "3::enum c"], "      VALUE NAME\n          3 BLUE\n",
                  id="11.6-enum"),
     pytest.param(["::typedef 'struct f { unsigned a : 4, b : 12; }'", "1234::print -i 'struct f'"],
                  "{\n    a = 4\n    b = 0x123\n}\n", id="11.2-i-of-a-declared-type"),
     pytest.param(["::typedef -c ilp32", LIST, "::sizeof list_t"], "sizeof (list_t) = 0x14\n", id="11.6-c"),
+    pytest.param(["::typedef 'struct loop { struct loop *self; struct loop **all; }'", "::sizeof struct loop"],
+                 "sizeof (struct loop) = 0x10\n", id="11.6-a-type-that-points-to-itself"),
+    pytest.param(["::typedef 'struct tail { int n; char rest[]; }'", "::sizeof struct tail"],
+                 "sizeof (struct tail) = 4\n", id="11.6-arrays-of-no-length"),
+    pytest.param(["::typedef 'struct zero { int n; long none[0]; }'", "::print -at struct zero"],
+                 "0 struct zero {\n    0 int n \n    8 long int [0] none \n}\n", id="11.6-arrays-of-length-0"),
     pytest.param(["::sizeof 'struct { char c; int x; }'"], "sizeof (struct { char c; int x; }) = 8\n",
-                 id="a-type-without-a-name"),
+                 id="11.6-a-type-without-a-name"),
 ])
 def test_declared_types(say: object, lines: list[str], last: str) -> None:
     for line in lines[:-1]:
@@ -66,7 +72,7 @@ def test_declared_types(say: object, lines: list[str], last: str) -> None:
     pytest.param("::typedef -c LLP64", "invalid data model: LLP64", id="11.6-model"),
     pytest.param("::typedef -r /nonexistent", "cannot read /nonexistent", id="11.6-r-missing"),
     pytest.param("::typedef", "Usage", id="11.6-usage"),
-    pytest.param("::typedelete struct nosuch", "is not declared", id="typedelete-missing"),
+    pytest.param("::typedelete struct nosuch", "is not declared", id="11.6-typedelete-missing"),
 ])
 def test_errors(say: object, line: str, told: str) -> None:
     say(LIST)  # type: ignore[operator]

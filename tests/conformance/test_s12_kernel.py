@@ -43,6 +43,9 @@ def run(guest_61: GuestImage) -> Iterator[Callable[[str], str]]:
     pytest.param("::regs", r"%rax = 0x[0-9a-f]{16} .*%r9  = 0x[0-9a-f]{16}\n(?s:.*)%rflags = 0x[0-9a-f]{8}\n"
                  r"  id=\d vip=\d vif=\d ac=\d vm=\d rf=\d nt=\d iopl=0x\d\n  status=<[a-zA-Z,]+>\n(?s:.*)",
                  id="12.2-regs"),
+    pytest.param("::sizeof zram`struct zram; ::sizeof vmlinux`struct list_head",
+                 r"sizeof \(zram`struct zram\) = 0x[0-9a-f]+\n"
+                 r"sizeof \(vmlinux`struct list_head\) = 0x10\n", id="6-a-type-of-a-module"),
     pytest.param("::objects ! head -2", r"            BASE            LIMIT             SIZE NAME.*\n"
                  r"[ 0-9a-f]{16} [ 0-9a-f]{16} [ 0-9a-f]{16} vmlinux.*\n", id="11.7-objects"),
     pytest.param("::objects -v ! head -2", r"NAME {24} VERSION\nvmlinux {21} 6\.1.*\n", id="11.7-objects-v"),
