@@ -219,7 +219,14 @@ class Target:
             if len(self.types) == 0:
                 why = self.findings.get("types", "no types in this target")
                 raise TypeNotFoundError(name, hint=why) from error
+            if self.types.missing:
+                raise TypeNotFoundError(name, error.near, hint=self.types.missing) from error
             raise
+
+    def untyped(self) -> str:
+        """Return what to do about a symbol without a type."""
+        kernel = ": globals have none in the kernel's BTF" if self.kind == "kernel" else ""
+        return self.types.missing or f"name the type{kernel}"
 
     def value(self, type: str | CType, address: int, space: Memory | None = None) -> Value:
         """Return a typed view of *address* (virtual, in *space* or the kernel's)."""

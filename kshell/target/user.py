@@ -211,6 +211,8 @@ def _make_types(target: Target) -> TypeIndex:
     names = [one.shown for one in target.objects if "dwarf" in one.__dict__ and one.dwarf is not None]
     if len(index):
         target.findings["types"] = f"DWARF of {', '.join(names)}" if names else "BTF of the file"
+        if index.missing:
+            target.findings["missing types"] = index.missing
     else:
         what = target.objects[0].shown if target.objects else "it"
         target.findings.setdefault("types", f"none: {what} was built without -g, or stripped, and no file with its "
@@ -223,5 +225,6 @@ def _add_types(target: UserTarget, index: TypeIndex, found: LoadObject) -> None:
     try:
         for source in found.types():
             index.add(source, found.name)
+        index.missing = index.missing or (found.dwarf.missing if found.dwarf is not None else "")
     except FormatError as error:
         target.findings["damaged types"] = str(error)

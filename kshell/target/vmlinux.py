@@ -143,6 +143,7 @@ def _types_of(target: Target, index: TypeIndex, elf: ElfFile) -> None:
         try:
             dwarf = Dwarf(elf, progress=target.progress)
             dwarf.bias = target.vmcoreinfo.kernel_offset
+            index.missing = dwarf.missing
             if not len(index):
                 index.add(dwarf)
                 target.findings["types"] = f"DWARF of {elf.path}; no BTF in the image"
@@ -154,6 +155,8 @@ def _types_of(target: Target, index: TypeIndex, elf: ElfFile) -> None:
     if none and not len(index):
         told = target.findings.get("types", "none")
         target.findings["types"] = f"{told}; {elf.path} has neither BTF nor DWARF"
+    if index.missing:
+        target.findings["missing types"] = index.missing
     if problems:
         target.findings["vmlinux"] += f"; not used: {'; '.join(problems)}"
 

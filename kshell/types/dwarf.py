@@ -6,6 +6,7 @@ What is in other files is followed where that is possible: the common part that 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 
@@ -89,6 +90,14 @@ class Dwarf:
                     return self.units.text(unit, root, attribute) or "?"
         return None
 
+    @property
+    def missing(self) -> str:
+        """What of its types is in files that are not read, and the next step; "" when all is here."""
+        if self.split is None:
+            return ""
+        return (f"the types of {os.path.basename(self.source.path)} are in {self.split} and its like (built with "
+                "-gsplit-dwarf), which are not read: build it without that")
+
     # -- look-up ---------------------------------------------------------------------------------------------------
 
     def find(self, kind: str, name: str) -> CType | None:
@@ -171,6 +180,11 @@ class Dwarf:
             found = self._types[offset] = self._make(unit, die)
         return found
 
+    def _by_signature(self, unit: Unit, die: Die) -> CType:
+        """Return the type that *die*, which is no more than a name for it, says is in a type unit."""
+        place = self.units.reference(unit, die, f.AT_SIGNATURE)
+        return self.by_offset(place) if place is not None else self._foreign(*die.values[f.AT_SIGNATURE])
+
     def _type_of(self, unit: Unit, die: Die) -> CType:
         """Return the type that DW_AT_type of *die* refers to; void without one."""
         found = die.values.get(f.AT_TYPE)
@@ -190,14 +204,16 @@ class Dwarf:
                                   hint="the package with debugging symbols has it in /usr/lib/debug/.dwz")
             return self.other.by_offset(value)
         if form == f.F_REF_SIG8:
-            raise FormatError(f"{self.source.path}: the type is in a type unit that is not in .debug_info "
-                              "(.debug_types of DWARF 4 is not read)")
+            raise FormatError(f"{self.source.path}: the type is in a type unit that is not in it (signature "
+                              f"0x{int(value):x})", hint="it may be in a .dwo file: build without -gsplit-dwarf")
         raise FormatError(f"DWARF: a reference of form 0x{form:x} leads nowhere")
 
     def _lazy(self, unit: Unit, die: Die) -> Callable[[], CType]:
         return lambda: self._type_of(unit, die)
 
     def _make(self, unit: Unit, die: Die) -> CType:
+        if die.has(f.AT_SIGNATURE):
+            return self._by_signature(unit, die)
         tag, name = die.tag, self.units.text(unit, die)
         size = self.units.number(die, f.AT_BYTE_SIZE)
         if tag in (f.BASE, f.SUBRANGE):

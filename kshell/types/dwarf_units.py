@@ -82,6 +82,10 @@ class Units:
         else:
             self._info = source.content(section)
             self.size = len(self._info)
+        #: type units of DWARF 4 have a section of their own: read as if it lay behind .debug_info
+        self._types_at, self._types = self.size, source.content(".debug_types")
+        self.size += len(self._types)
+        self._by_signature: dict[int, int] | None = None
         self.abbreviations = Abbreviations(source.content(".debug_abbrev"))
         self._strings: dict[str, bytes] = {}
         self._bytes: dict[int, bytes] = {}
@@ -95,9 +99,12 @@ class Units:
     # -- bytes -----------------------------------------------------------------------------------------------------
 
     def _pread(self, size: int, offset: int) -> bytes:
+        if offset >= self._types_at:
+            return self._types[offset - self._types_at :][:size]
+        size = min(size, self._types_at - offset)
         if self._info is not None:
             return self._info[offset : offset + size]
-        return self.source.pread(min(size, max(self.size - offset, 0)), self._offset + offset)
+        return self.source.pread(size, self._offset + offset)
 
     def section(self, name: str) -> bytes:
         """Return the section *name* whole, kept; b"" when there is none."""
@@ -129,11 +136,16 @@ class Units:
             if length == 0xFFFF_FFFF and len(head) >= 24:
                 (length,), width, here = struct.unpack_from("<Q", head, 4), 8, 12
             end = at + here + length
-            if length < 7 or end > self.size or length > MAX_UNIT:
-                self.damage = f"the unit at 0x{at:x} of .debug_info has an impossible length of {length} bytes"
-                return
+            own = at >= self._types_at  # in .debug_types
+            if length < 7 or end > (self.size if own else self._types_at) or length > MAX_UNIT:
+                place = f"0x{at - self._types_at:x} of .debug_types" if own else f"0x{at:x} of .debug_info"
+                self.damage = f"the unit at {place} has an impossible length of {length} bytes"
+                if own or not self._types:
+                    return
+                at = self._types_at
+                continue
             try:
-                unit = _header(head, at, here, end, width)
+                unit = _header(head, at, here, end, width, is_type=own)
             except (FormatError, struct.error) as error:
                 unit, self.damage = None, str(error)
             if unit is not None:
@@ -225,8 +237,10 @@ class Units:
         if form == f.F_REF_ADDR:
             return value
         if form == f.F_REF_SIG8:
-            return next((one.start + one.type_offset for one in self.units
-                         if one.signature == value and one.type_offset), None)
+            if self._by_signature is None:
+                self._by_signature = {one.signature: one.start + one.type_offset
+                                      for one in reversed(self.units) if one.type_offset}
+            return self._by_signature.get(value)
         return None
 
     def number(self, die: Die, attribute: int) -> int | None:
@@ -281,8 +295,11 @@ class Units:
         return None
 
 
-def _header(head: bytes, start: int, here: int, end: int, width: int) -> Unit | None:
-    """Return the unit whose header is *head*; None for those whose contents are in other files (.dwo)."""
+def _header(head: bytes, start: int, here: int, end: int, width: int, *, is_type: bool = False) -> Unit | None:
+    """Return the unit whose header is *head*; None for those whose contents are in other files (.dwo).
+
+    :param is_type: of DWARF 4, it is a type unit
+    """
     (version,) = struct.unpack_from("<H", head, here)
     here += 2
     offset = "<I" if width == 4 else "<Q"
@@ -290,6 +307,9 @@ def _header(head: bytes, start: int, here: int, end: int, width: int) -> Unit | 
         abbrev, address_size = struct.unpack_from(offset, head, here)[0], head[here + width]
         kind, here = 1, here + width + 1
         signature = inside = 0
+        if is_type:
+            (signature,), (inside,) = struct.unpack_from("<Q", head, here), struct.unpack_from(offset, head, here + 8)
+            kind, here = TYPE_UNITS[0], here + 8 + width
     elif version == 5:
         kind, address_size = head[here], head[here + 1]
         abbrev, here = struct.unpack_from(offset, head, here + 2)[0], here + 2 + width

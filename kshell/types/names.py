@@ -209,6 +209,8 @@ class TypeIndex:
         self._last: list[TypeSource] = []
         #: whether names mean what they mean in the kernel (:mod:`kshell.types.known`)
         self.known = True
+        #: what types are known to be elsewhere, and the next step
+        self.missing = ""
 
     @property
     def declared(self) -> Declared:

@@ -27,6 +27,7 @@ class TypedTarget(Protocol):
     def type(self, name: str) -> CType: ...
     def symbolize(self, address: int) -> tuple[Symbol, int] | None: ...
     def type_of(self, symbol: Symbol) -> CType | None: ...
+    def untyped(self) -> str: ...
 
 
 class Typed(NamedTuple):
@@ -103,9 +104,7 @@ def type_and_members(
         raise KshellError(f"no symbol information for {show_base(address, 16)}")
     kind = target.type_of(found)
     if kind is None:
-        raise KshellError(
-            f"no type data available for {found.name}", hint="name the type: globals have none in the kernel's BTF"
-        )
+        raise KshellError(f"no type data available for {found.name}", hint=target.untyped())
     return Typed(kind, str(kind), tuple(words), found)
 
 

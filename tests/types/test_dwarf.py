@@ -20,12 +20,15 @@ from kshell.types.dwarf import Dwarf
 from kshell.types.elffile import ElfFile
 from kshell.types.model import EnumType, Kind, StructType
 from kshell.types.names import TypeIndex
+from kshell.value.args import type_and_members
 from tests.programs import compiled
 
 FORMS = {
     "5": ("-g", "-gdwarf-5", "-O1"), "4": ("-g", "-gdwarf-4", "-O1"), "3": ("-g", "-gdwarf-3", "-gstrict-dwarf"),
     "2": ("-g", "-gdwarf-2", "-gstrict-dwarf"), "compressed": ("-g", "-gz", "-O1"),
     "gnu-compressed": ("-g", "-gz=zlib-gnu", "-O1"), "object": ("-g", "-c", "-O1"), "64-bit": ("-g", "-gdwarf64"),
+    "type units 5": ("-g", "-gdwarf-5", "-fdebug-types-section"),
+    "type units 4": ("-g", "-gdwarf-4", "-fdebug-types-section"),
 }
 
 
@@ -72,6 +75,7 @@ def test_functions_enums_and_variables(dwarf: Dwarf) -> None:
     assert isinstance(color, EnumType) and isinstance(big, EnumType)
     assert [tuple(one) for one in color.enumerators] == [("RED", 0), ("GREEN", 5), ("BLUE", -1)]
     assert big.enumerators[1].value == 0xFFFF_FFFF
+    assert layout(dwarf.variable_type("first")) == layout(dwarf.find("struct", "rec")) != []
     assert str(dwarf.variable_type("numbers")) == "int [5]", "declared without its length first"
     assert str(dwarf.variable_type("first")) == "struct rec" and str(dwarf.variable_type("huge")) == "enum big"
     assert dwarf.variable_type("nothing") is None and dwarf.function("first") is None
@@ -198,6 +202,15 @@ def test_files_without_dwarf(tmp_path: Path) -> None:
         Dwarf(ElfFile(str(compiled("-g0"))))
     split = Dwarf(ElfFile(str(compiled("-g", "-gsplit-dwarf"))))
     assert (split.split or "").endswith(".dwo") and split.find("struct", "rec") is None
+    for flags in ((), ("-gdwarf-4",), ("-fdebug-types-section",)):
+        path = str(compiled("-g", "-gsplit-dwarf", *flags))
+        with open_target(path) as target:
+            for words in (["struct", "rec"], []):
+                with pytest.raises(KshellError) as caught:
+                    type_and_members(words, target, target.symbol("first").address)
+                hint = caught.value.hint or ""
+                assert ".dwo" in hint and "built with -gsplit-dwarf" in hint
+            assert ".dwo" in target.findings["missing types"]
 
 
 def test_type_units() -> None:

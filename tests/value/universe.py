@@ -148,6 +148,9 @@ class FakeTarget:
     def type_of(self, symbol: Symbol) -> CType | None:
         return self.types.get(symbol.name)
 
+    def untyped(self) -> str:
+        return "name the type"
+
 
 BASE = 0xFFFF888003A5C000
 INIT_TASK = 0xFFFFFFFF82A10000
