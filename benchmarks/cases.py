@@ -440,7 +440,7 @@ def kshell_decode(dump: str) -> dict[str, Any]:
         def alone() -> int:
             for piece, flags in pieces:
                 if flags:
-                    decode(piece, page)
+                    page[:] = decode(piece, 4096)
                 else:
                     page[:] = piece
             return count

@@ -22,37 +22,47 @@ ZLIB_LEVEL = 1
 ZSTD_LEVEL = 1
 FEW = 8  # pages
 
-#: fills the memoryview, which is a page, from the compressed bytes; raises anything when it does not come out even
-Decoder = Callable[[bytes, memoryview], None]
+#: gives the page of so many bytes that is compressed; raises anything, or gives another number, when it is none
+Decoder = Callable[[bytes, int], "bytes | bytearray"]
 #: fills the memoryview with the pages that are in the pieces; raises anything when one does not come out even
 BatchDecoder = Callable[[list[bytes], memoryview], None]
 Encoder = Callable[[bytes], bytes]
 
 
 def decoder_of(codec: int) -> Decoder:
-    """Return the function that decompresses a page of *codec* into a buffer of the page's size, and never more.
+    """Return the function that decompresses a page of *codec*. What it makes is bounded, whatever the bytes say.
 
     :raises FormatError: no library here reads it
     """
     if codec == ZLIB:
-        return _zlib_decoder()
+        return _deflate()
     if codec == LZO:
-        decompress = _lzo().decompress
-
-        def lzo_into(data: bytes, out: memoryview) -> None:
-            out[:] = decompress(data, len(out))
-
-        return lzo_into
+        lzo: Decoder = _lzo().decompress
+        return lzo
     if codec == ZSTD:
         return _zstd_decoder()
     into = _snappy(codec).decompress_raw_into
 
-    def snappy_into(data: bytes, out: memoryview) -> None:
-        count = into(data, out)
-        if count != len(out):
-            raise ValueError(f"{count} bytes instead of {len(out)}")
+    def snappy_page(data: bytes, size: int) -> bytearray:
+        page = bytearray(size)
+        count = into(data, page)
+        if count != size:
+            raise ValueError(f"{count} bytes instead of {size}")
+        return page
 
-    return snappy_into
+    return snappy_page
+
+
+def decode_slowly(codec: int, decoder: Decoder, data: bytes, out: memoryview) -> None:
+    """Fill *out*, which is a page, from *data*; the error tells what is wrong with it."""
+    try:
+        out[:] = decoder(data, len(out))  # a ValueError when it is not exactly a page
+    except Exception:
+        if codec != ZLIB:
+            raise
+        import zlib
+
+        out[:] = zlib.decompress(data, bufsize=len(out))  # it says what is wrong, as libdeflate does not
 
 
 def batch_decoder_of(codec: int) -> BatchDecoder:
@@ -89,43 +99,29 @@ def batch_decoder_of(codec: int) -> BatchDecoder:
     return fill
 
 
-def _deflate() -> Callable[[bytes, int], bytes | bytearray]:
-    """Return what decompresses zlib's bytes to at most so many."""
+def _deflate() -> Decoder:
     try:
         from deflate import zlib_decompress
     except ImportError:
         import zlib
 
         return lambda data, size: zlib.decompress(data, bufsize=size)
-    found: Callable[[bytes, int], bytes | bytearray] = zlib_decompress
+    found: Decoder = zlib_decompress
     return found
-
-
-def _zlib_decoder() -> Decoder:
-    decompress = _deflate()
-
-    def zlib_into(data: bytes, out: memoryview) -> None:
-        try:
-            out[:] = decompress(data, len(out))
-        except Exception:
-            import zlib
-
-            out[:] = zlib.decompress(data, bufsize=len(out))  # it says what is wrong
-
-    return zlib_into
 
 
 def _zstd_decoder() -> Decoder:
     zstandard = _zstandard()
     decompress, told = zstandard.ZstdDecompressor().decompress, zstandard.frame_content_size
 
-    def zstd_into(data: bytes, out: memoryview) -> None:
-        size = told(data)  # believed, a lie would be allocated
-        if size not in (len(out), -1):
-            raise ValueError(f"{size} bytes instead of {len(out)}")
-        out[:] = decompress(data, len(out))
+    def zstd_page(data: bytes, size: int) -> bytes:
+        found = told(data)  # believed, a lie would be allocated
+        if found not in (size, -1):
+            raise ValueError(f"{found} bytes instead of {size}")
+        page: bytes = decompress(data, size)
+        return page
 
-    return zstd_into
+    return zstd_page
 
 
 def encoder_of(codec: int) -> Encoder:

@@ -182,6 +182,12 @@ class Kdump(Image):
         return self._held.run(frame, min(limit, part.last - frame)) if part is not None else 0
 
     def read_upto(self, address: int, size: int) -> tuple[bytes, Fault | None]:
+        inside = address & self.page - 1
+        if 0 < size <= self.page - inside:
+            try:
+                return self._load(address // self.page)[inside : inside + size], None
+            except FormatError as error:
+                return b"", Fault(address, size, _reason(error), partial=b"", space=self.space, detail=str(error))
         parts: list[bytes] = []
         done = 0
         while done < size:

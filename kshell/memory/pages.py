@@ -14,7 +14,16 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from kshell.errors import FormatError, Reason
-from kshell.memory.codecs import CODEC_BITS, CODECS, INCOMPLETE, BatchDecoder, Decoder, batch_decoder_of, decoder_of
+from kshell.memory.codecs import (
+    CODEC_BITS,
+    CODECS,
+    INCOMPLETE,
+    BatchDecoder,
+    Decoder,
+    batch_decoder_of,
+    decode_slowly,
+    decoder_of,
+)
 from kshell.memory.source import Source, share_source
 
 if TYPE_CHECKING:
@@ -70,7 +79,7 @@ class Pages:
         self._most = max(keep // size, 1)
         self._tables: OrderedDict[int, bytes] = OrderedDict()
         self._shared: dict[int, Shared] = {}  # by the offset in the file
-        self._decoders: dict[int, Decoder] = {}
+        self._decoders: dict[int, Decoder] = {0: lambda data, _: data}  # by codec; 0 is a page as it is
         self._batches: dict[int, BatchDecoder] = {}
         self._next, self._ahead = -1, FIRST_AHEAD
         self._filled, self._in_order = -1, 0  # the page behind those filled last, and how many were in order
@@ -93,7 +102,7 @@ class Pages:
         at = inside * DESCRIPTOR.size
         if at + DESCRIPTOR.size > len(data):
             raise PageError("its descriptor is past the end of the file", Reason.TRUNCATED)
-        return self._checked(Descriptor(*DESCRIPTOR.unpack_from(data, at)))
+        return self._checked(Descriptor._make(DESCRIPTOR.unpack_from(data, at)))
 
     def _checked(self, found: Descriptor) -> Descriptor:
         if found.flags & INCOMPLETE or found.offset == 0:
@@ -132,12 +141,35 @@ class Pages:
         else:
             self._ahead = FIRST_AHEAD
         if found is None:
-            page = bytearray(self.size)
-            self._decode(self.descriptor(number), memoryview(page))
-            found = bytes(page)
+            found = self._plain(number) or self._page(number)
             self._keep(number, found)
         self._next = number + 1
         return found
+
+    def _plain(self, number: int) -> bytes | None:
+        """Return page *number* from the file; None where there is anything about it that takes a longer look."""
+        table = self._tables.get(number // TABLE)
+        if table is None:
+            return None
+        try:
+            offset, size, flags, _ = DESCRIPTOR.unpack_from(table, number % TABLE * DESCRIPTOR.size)
+            decoder = self._decoders.get(flags)
+            if decoder is None or not 0 < size <= self.size or offset <= 0:
+                return None
+            page = decoder(self.source.pread(size, offset), self.size)
+        except Exception:  # whatever a codec raises
+            return None
+        return bytes(page) if len(page) == self.size else None
+
+    def _page(self, number: int) -> bytes:
+        """Return page *number* from the file.
+
+        :raises PageError: it cannot be had
+        """
+        found = self.descriptor(number)
+        page = bytearray(self.size)
+        self._decode(found, memoryview(page))
+        return bytes(page)
 
     def _keep(self, number: int, page: bytes) -> None:
         self._kept[number] = page
@@ -162,7 +194,7 @@ class Pages:
         codec = found.flags & CODEC_BITS
         try:
             if codec:
-                self._decoder(codec)(data, out)
+                decode_slowly(codec, self._decoder(codec), data, out)
             else:
                 out[:] = data
         except FormatError as error:
@@ -339,7 +371,7 @@ class Pages:
             elif decoder is None:
                 page[:] = piece
             else:
-                decoder(piece, page)
+                page[:] = decoder(piece, size)
         return True
 
     def _share(self, found: Descriptor) -> None:
@@ -362,10 +394,8 @@ class Pages:
             if page is not None:
                 kept.move_to_end(number)
             else:
-                buffer = bytearray(self.size)
                 try:
-                    self._decode(self.descriptor(number), memoryview(buffer))
-                    page = bytes(buffer)
+                    page = self._plain(number) or self._page(number)
                     self._keep(number, page)
                 except PageError:
                     pass  # whoever reads it alone learns why

@@ -11,7 +11,7 @@ import pytest
 
 from kshell.errors import Fault, FormatError, KshellError, OpenError, Reason
 from kshell.linux.tasks import iter_processes
-from kshell.memory.codecs import CODECS, decoder_of, encoder_of
+from kshell.memory.codecs import CODECS, batch_decoder_of, decode_slowly, decoder_of, encoder_of
 from kshell.memory.kdump import HEADER, SUB_HEADER, open_kdump
 from kshell.memory.source import FileSource, FlattenedSource
 from kshell.target.open import open_target
@@ -148,15 +148,19 @@ def test_it_is_not_opened_for_writing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("codec", CODECS)
 def test_a_codec_gives_a_page_and_never_more(codec: int) -> None:
     packed = encoder_of(codec)(page(1))
-    out = bytearray(PAGE)
-    decoder_of(codec)(packed, memoryview(out))
-    assert out == page(1)
-    for wrong in (encoder_of(codec)(bytes(PAGE * 3)), encoder_of(codec)(bytes(PAGE - 1))):
-        with pytest.raises(Exception):  # noqa: B017 - each library has errors of its own
-            decoder_of(codec)(wrong, memoryview(out))
+    assert decoder_of(codec)(packed, PAGE) == page(1)
+    out = memoryview(bytearray(3 * PAGE))
+    decode_slowly(codec, decoder_of(codec), packed, out[:PAGE])
+    assert out[:PAGE] == page(1)
+    batch = batch_decoder_of(codec)
+    batch([packed, encoder_of(codec)(page(2)), packed], out)
+    assert out == page(1) + page(2) + page(1)
     bomb = encoder_of(codec)(bytes(64 << 20))[:PAGE]
-    with pytest.raises(Exception):  # noqa: B017
-        decoder_of(codec)(bomb, memoryview(out))
+    for wrong in (encoder_of(codec)(bytes(PAGE * 3)), encoder_of(codec)(bytes(PAGE - 1)), bomb, b"", packed[:-9]):
+        with pytest.raises(Exception):  # noqa: B017 - each library has errors of its own
+            decode_slowly(codec, decoder_of(codec), wrong, out[:PAGE])
+        with pytest.raises(Exception):  # noqa: B017
+            batch([packed, wrong, packed], out)
 
 
 def test_an_unknown_codec_is_told() -> None:
