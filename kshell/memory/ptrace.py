@@ -46,6 +46,10 @@ def _library() -> ctypes.CDLL:
     return library
 
 
+class ThreadGoneError(TraceError):
+    """There is no such thread any more, or nothing but its exit status is left of it."""
+
+
 _Answer = tuple[Any, BaseException | None]
 
 
@@ -171,7 +175,7 @@ class Hold:
                         raise _refused(tid, error) from error
             self._wait(waited)
         if first is not None and not self._held and not self._asleep:
-            raise TraceError(f"thread {first} is gone")
+            raise ThreadGoneError(f"thread {first} is gone")
 
     def _wait(self, tids: list[int]) -> None:
         """Wait until the threads stand; those that sleep in the kernel are not waited for."""
@@ -225,7 +229,7 @@ def _is_dead(tid: int) -> bool:
 
 def _refused(tid: int, error: OSError) -> TraceError:
     if error.errno == errno.ESRCH:
-        return TraceError(f"thread {tid} is gone")
+        return ThreadGoneError(f"thread {tid} is gone")
     if error.errno == errno.EPERM:
         tracer = _status(tid, "TracerPid")
         if tracer.isdecimal() and int(tracer):

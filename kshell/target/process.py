@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import PurePath
 from typing import TYPE_CHECKING, ClassVar
 
@@ -70,6 +70,22 @@ class ProcessControl(Control):
     def go(self) -> None:
         self.facts.go_on()
 
+    @contextmanager
+    def question(self) -> Iterator[None]:
+        """As of others; of a process that is gone there is nothing to hold, and the question says what is left."""
+        from kshell.memory.ptrace import ThreadGoneError
+
+        with ExitStack() as stack:
+            if self.pause:
+                try:
+                    stack.enter_context(self.standing())
+                except ThreadGoneError:
+                    pass
+                except Fault as fault:
+                    if fault.reason is not Reason.GONE:
+                        raise
+            yield
+
     def read_cpus(self) -> list[Cpu]:
         hold = self.facts.hold
         threads = [] if hold is None else hold.threads
@@ -103,22 +119,33 @@ class ProcessFacts(Facts):
         try:
             return self.memory.file(name)
         except OSError as error:
-            reason = Reason.PERMISSION if isinstance(error, PermissionError) else Reason.GONE
-            raise Fault(0, 0, reason, space=f"/proc/{self.pid}/{name}", detail=error.strerror or "") from error
+            raise self._lost(name, error) from error
+
+    def _lost(self, name: str, error: OSError) -> Fault:
+        reason = Reason.PERMISSION if isinstance(error, PermissionError) else Reason.GONE
+        detail = f"/proc/{self.pid}/{name}: {error.strerror}" if reason is Reason.PERMISSION else ""
+        return Fault(0, 0, reason, space=f"process {self.pid}", detail=detail)
+
+    def _zombie(self) -> Fault:
+        """Return what is said of one that has ended and has not been waited for."""
+        return Fault(0, 0, Reason.GONE, space=f"process {self.pid}", detail="a zombie: its exit status is left of it")
 
     def text(self, name: str) -> str:
         """Return a file in its folder as text."""
         return self.read(name).decode("utf-8", "surrogateescape")
 
     def mappings(self) -> list[Mapping]:
-        return parse_maps(self.text("maps"))
+        text = self.text("maps")
+        if not text:
+            raise self._zombie()
+        return parse_maps(text)
 
     def threads(self) -> list[Thread]:
         found: list[Thread] = []
         try:
             tids = sorted(self.memory.folder("task"), key=lambda name: (int(name) != self.pid, int(name)))
         except OSError as error:
-            raise Fault(0, 0, Reason.GONE, space=f"/proc/{self.pid}/task") from error
+            raise self._lost("task", error) from error
         for tid in tids:
             try:
                 line = self.text(f"task/{tid}/stat")
@@ -248,8 +275,9 @@ class ProcessFacts(Facts):
         try:
             numbers = sorted(map(int, self.memory.folder("fd")))
         except OSError as error:
-            reason = Reason.PERMISSION if isinstance(error, PermissionError) else Reason.GONE
-            raise Fault(0, 0, reason, space=f"/proc/{self.pid}/fd", detail=error.strerror or "") from error
+            raise self._lost("fd", error) from error
+        if not numbers and not self.read("maps"):
+            raise self._zombie()
         for number in numbers:
             try:
                 path, mode = self.memory.link(f"fd/{number}"), self.memory.mode(f"fd/{number}")

@@ -176,6 +176,20 @@ def test_a_process_that_ends(child: Child) -> None:
         target.forget()
 
 
+def test_a_process_that_is_a_zombie(child: Child) -> None:
+    with open_target(f"pid:{child.pid}") as target:
+        assert isinstance(target, ProcessTarget)
+        child.kill()
+        settled(child, "Z")
+        for question in (target.facts.mappings, lambda: list(target.facts.open_files()), target.facts.strings):
+            with pytest.raises(Fault) as caught:
+                question()
+            assert caught.value.reason is Reason.GONE
+        with pytest.raises(KshellError, match="is gone"):
+            target.facts.registers(None)
+        assert target.facts.threads()[0].state == "Z"
+
+
 def test_processes_that_are_not_there() -> None:
     with pytest.raises(OpenError, match="no process 4194304"):
         open_target("pid:4194304")
