@@ -48,6 +48,8 @@ def difference(one: Part, other: Part) -> str | None:
     if source.pread(size, header.bitmaps + header.bitmap_size) != other_source.pread(
             size, found.bitmaps + found.bitmap_size):
         return "its bitmap of pages is another"
+    if (header.first, header.last) == (found.first, found.last):
+        return "it has the same pages: it is that part, or a copy"
     return None
 
 
@@ -105,15 +107,15 @@ def _neighbours(path: str) -> list[str]:
         own = os.stat(path)
         with os.scandir(folder) as entries:
             for _, entry in zip(range(MAX_FILES), entries, strict=False):
-                if not entry.is_file():
-                    continue
-                told = entry.stat()
-                if not stat.S_ISREG(told.st_mode) or (told.st_dev, told.st_ino) == (own.st_dev, own.st_ino):
-                    continue
                 try:
+                    if not entry.is_file():
+                        continue
+                    told = entry.stat()
+                    if not stat.S_ISREG(told.st_mode) or (told.st_dev, told.st_ino) == (own.st_dev, own.st_ino):
+                        continue
                     with open(entry.path, "rb", buffering=0) as file:
                         head = file.read(len(FLAT_MAGIC))
-                except OSError:
+                except OSError:  # a link to itself, a file that may not be read
                     continue
                 if head.startswith((*SIGNATURES, FLAT_MAGIC)):
                     found.append(entry.path)

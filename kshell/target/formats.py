@@ -5,6 +5,7 @@ A format that is read has a function that opens it; one that is not has the next
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import struct
@@ -259,6 +260,9 @@ def look_at(path: str) -> Head:
         hint = "dumps are often root's: sudo kshell ..."
         raise OpenError(path, "permission denied", kind="permission", hint=hint) from error
     except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise OpenError(path, "is a socket, or a device that is not there", kind="format",
+                            hint="a virtual machine is opened as qmp:SOCKET or gdb:SOCKET") from error
         raise OpenError(path, error.strerror or str(error), kind="missing") from error
     data = b""
     try:

@@ -71,7 +71,9 @@ def _kernel_space(target: Target, physical: Memory, info: Vmcoreinfo) -> Address
         if fault.reason is Reason.TRUNCATED:
             raise OpenError(target.path, f"the page tables are in the part of the file that is missing: {fault}",
                             kind="header", hint="copy the dump again; what is here has no readable kernel") from fault
-        raise OpenError(target.path, f"the page tables that VMCOREINFO names are not in it: {fault}") from fault
+        hint = "--part FILE names the other parts of the dump" if fault.reason is Reason.ELSEWHERE else None
+        raise OpenError(target.path, f"the page tables that VMCOREINFO names are not in it: {fault}",
+                        hint=hint) from fault
     if found != root:
         raise OpenError(target.path, f"the page tables at 0x{root:x} do not lead back to themselves (0x{found:x})",
                         hint="the VMCOREINFO and the memory are of two different kernels")

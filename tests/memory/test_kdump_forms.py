@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import struct
 import subprocess
@@ -204,6 +205,19 @@ def test_a_split_dump_is_opened_by_any_part(tmp_path: Path, number: int) -> None
         assert dump.complete is None and "3 parts" in dump.describe()
         assert sum(r.end - r.start for r in dump.ranges() if r.held) == len(FRAMES) * PAGE
         assert dump.gather([frame * PAGE for frame in FRAMES] * 4, 8).ok.all()
+
+
+def test_parts_are_found_among_odd_neighbours(tmp_path: Path) -> None:
+    paths = parts(tmp_path)
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "gone").symlink_to("nowhere")
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "copy").write_bytes(paths[0].read_bytes())
+    with open_kdump(str(paths[0])) as dump:
+        assert dump.complete is None and f"{len(paths)} parts" in dump.describe()
+    with pytest.raises(OpenError, match="it has the same pages"):
+        open_kdump(str(paths[0]), parts=[str(tmp_path / "copy")])
 
 
 def test_a_split_dump_is_opened_by_a_list(tmp_path: Path) -> None:
