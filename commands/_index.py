@@ -46,7 +46,7 @@ DCMDS: dict[str, tuple[str, str, str, bool]] = {
     "context": ("context", "Choose the process context by the address of a task_struct; 0 for the kernel alone", "required", False),
     "count": ("pipes", "Count the values of a pipe, in decimal", "refused", False),
     "cpu": ("machine", "List the CPUs with what they do, or choose the one whose registers are meant", "refused", False),
-    "cpuinfo": ("sched", "List the CPUs that are online: what each runs, how much waits for it, and its model", "refused", False),
+    "cpuinfo": ("sched", "List the CPUs that are online, or the one whose number or run queue the address is", "optional", False),
     "cpuregs": ("mdb", "Show the registers of a CPU: ::regs -c", "refused", False),
     "cpustack": ("mdb", "Show the stack of a CPU: ::stack -c", "refused", False),
     "cred": ("task", "Show the credentials of a task: user and group ids, groups, capabilities by name", "optional", False),

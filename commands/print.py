@@ -382,6 +382,8 @@ def array(
         assert type is not None
         element, elements = session.typed.type(type), session.evaluate(count)
     size = sizeof(element)
+    if address + elements * max(size, 1) > 1 << 64:
+        raise Abort(f"0x{elements:x} elements of {size} bytes at 0x{address:x} go past the end of memory")
     for number in range(elements):
         yield from _elements(session, [(address + number * size) & (1 << 64) - 1], element, variable)
 

@@ -11,6 +11,7 @@ from kshell.api import (
     DECIMAL,
     Column,
     Decimal,
+    Flag,
     KshellError,
     Option,
     Output,
@@ -19,6 +20,7 @@ from kshell.api import (
     Session,
     Warn,
     dcmd,
+    escape,
     walker,
 )
 from kshell.linux import clock, cpu_facts, sched, task_details, task_rows, tasks
@@ -81,18 +83,26 @@ def walk_runq(session: Session, address: int | None) -> Iterator[int]:
     Column("CPU", 3, DECIMAL), Column("RUNQ", kind=ADDRESS), Column("NRUN", 4, DECIMAL), Column("SWITCHES", 10, COUNT),
     Column("PID", 6, DECIMAL, "<"), Column("THREAD", kind=ADDRESS), Column("NAME", 16, key="comm"),
     Column("MODEL")), yields="struct rq", group="Kernel")  # fmt: skip
-def cpuinfo(session: Session) -> Iterator[Output]:
-    """List the CPUs that are online: what each runs, how much waits for it, and its model.
+def cpuinfo(
+    session: Session, address: int | None,
+    verbose: Annotated[bool, Flag("-v", "with the tasks that wait for each, as ::runq shows them")],
+) -> Iterator[Output]:
+    """List the CPUs that are online, or the one whose number or run queue the address is.
 
-    NRUN are its runnable tasks, the current one included; SWITCHES counts context switches. Into a pipe it passes
-    addresses of the run queues (struct rq).
+    What each runs, how much waits for it, and its model. NRUN are its runnable tasks, the current one included;
+    SWITCHES counts context switches. Into a pipe it passes addresses of the run queues (struct rq).
 
     Examples:
       ::cpuinfo
+      1::cpuinfo -v
       ::cpuinfo | ::print struct rq nr_running clock
     """
     target = session.target
+    some = False
     for queue in sched.run_queues(target):
+        if address not in (None, queue.cpu, queue.address):
+            continue
+        some = True
         task = next(tasks.read_tasks(target, [queue.current]))
         try:
             model: str | KshellError = cpu_facts.model(target, queue.cpu)
@@ -100,6 +110,13 @@ def cpuinfo(session: Session) -> Iterator[Output]:
             model = error
         yield Row(queue.address, (
             queue.cpu, queue.address, queue.running, queue.switches, task.pid, task.address, task.comm, model))
+        waiting = [one for one in queue.queued if one.address != queue.current] if verbose else []
+        for one, waits in zip(waiting, tasks.read_tasks(target, [one.address for one in waiting]), strict=True):
+            line = f"{'':20} {one.queue:<7} {waits.pid:<6} {one.address:016x} {escape(waits.comm)}"
+            yield Record([line], lambda one=one, waits=waits, cpu=queue.cpu: {  # type: ignore[misc]
+                "cpu": cpu, "class": one.queue, "pid": waits.pid, "addr": f"0x{one.address:x}", "comm": waits.comm})
+    if not some:
+        raise KshellError(f"no run queue of a CPU 0x{address:x}", hint="a CPU's number, or the address of a struct rq")
 
 
 @dcmd("uptime", group="Kernel")

@@ -62,3 +62,14 @@ def test_12_1_panicinfo(guest_null: GuestImage) -> None:
         assert lines["cpu"] == "0" and lines["message"] == "Fatal exception"
         assert ask(target, f"{lines['thread']}::print struct task_struct comm").strip()
         assert {"rip", "rsp", "rax"} <= set(lines)
+
+
+def test_12_1_cpuinfo_of_one_and_with_what_waits(target: Target, guest_softlockup: GuestImage) -> None:
+    assert len(objects(target, "::cpuinfo")) == 2
+    (one,) = objects(target, "1::cpuinfo")
+    assert one["cpu"] == 1 and objects(target, f"{one['runq']}::cpuinfo") == [one]
+    assert ask(target, "::cpuinfo -v | ::cpuinfo") == ask(target, "::cpuinfo")
+    assert "no run queue of a CPU 0x63" in ask(target, "63::cpuinfo")
+    with open_target(str(guest_softlockup.elf)) as busy:
+        waiting = {row["pid"] for row in objects(busy, "::runq") if row["class"] != "current"}
+        assert waiting and waiting == {row["pid"] for row in objects(busy, "::cpuinfo -v") if "class" in row}

@@ -251,6 +251,12 @@ def test_11_1_list_needs_an_address() -> None:
     assert "an address is needed" in machine().run("::list struct node next").err
 
 
+def test_11_1_array_of_more_elements_than_there_is_memory() -> None:
+    for count in ("ffffffffffffffff", "7fffffffffffffff"):
+        (error,) = machine().run(f"{FIRST:x}::array int {count} | ::count").errors
+        assert error == f"::array: 0x{count} elements of 4 bytes at {FIRST:#x} go past the end of memory"
+
+
 @pytest.mark.parametrize("line, out", [
     pytest.param("::enum color",
                  "      VALUE NAME\n          0 RED\n          1 GREEN\n          2 BLUE\n          3 WHITE\n",

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.guest.answers import vmlinux_of
 from tests.guest.image import GuestImage
 from tests.shell.terminal import Terminal
 
@@ -129,3 +130,24 @@ def test_searches_and_matches(session: Recorded, guest_61: GuestImage) -> None:
     word = int.from_bytes(b"rsio", "little")
     found = session.ask(f"{banner:x}/L {word:x}")
     assert found == ["linux_banner+8"]
+
+
+def test_the_verb_for_the_object_file(tmp_path: Path, guest_61: GuestImage) -> None:
+    """``?`` beside ``/``: the vmlinux has jiffies as it was built, the dump as it had become."""
+    vmlinux = vmlinux_of(guest_61)
+    if vmlinux is None:
+        pytest.skip("the -dbg package of this guest is not in the cache")
+    cache = os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
+    terminal = Terminal(tmp_path, "--cow", str(guest_61.elf), str(vmlinux), XDG_CACHE_HOME=cache)
+    terminal.prompt("!", seconds=120)
+    session = Recorded(terminal)
+    built = int.from_bytes((-300 * 250).to_bytes(4, "little", signed=True), "little")
+    assert session.ask("jiffies?X")[-1].split()[-1] == f"{built:x}", "INITIAL_JIFFIES: five minutes before it wraps"
+    assert int(session.ask("jiffies/X")[-1].split()[-1], 16) > built
+    assert "Linux version" in " ".join(session.ask("linux_banner?s"))
+    assert "is only read" in " ".join(session.ask("jiffies?W 5"))
+    session.ask("jiffies/W 7")
+    assert session.ask("jiffies/X")[-1].split()[-1] == "7"
+    assert session.ask("jiffies?X")[-1].split()[-1] == f"{built:x}"
+    terminal.enter("::quit")
+    assert terminal.status() == 0
