@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from kshell.errors import KshellError, ParseError
 from kshell.events import MODULE_ENTRY, Event, resolve
 from kshell.execution import debugger_of
-from kshell.output import Note, Output, Warn
+from kshell.output import Flush, Note, Output, Warn
 from kshell.target.control import ControlError, Point, Stop
 
 if TYPE_CHECKING:
@@ -250,6 +250,7 @@ class Runner:
             if event.commands and not self.wanted:
                 try:
                     yield from session.eval(event.commands)
+                    yield Flush()  # the next hit may be long in coming
                 except KshellError as error:
                     yield Warn(f"{event.describe()}: {error}")
                     self.wanted = True

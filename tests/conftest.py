@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 
@@ -9,6 +10,9 @@ import pytest
 
 pytest_plugins = ["tests.guest.fixtures"]
 
+
+# With it set what is not flushed in time comes in time all the same.
+os.environ.pop("PYTHONUNBUFFERED", None)
 
 # A shell that starts us in the background ignores SIGINT, and what we start would: tests interrupt commands with it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
