@@ -7,9 +7,11 @@ import sys
 
 import pytest
 
+from tests.guest.image import GuestImage
+
 HEAVY = {
     "prompt_toolkit", "asyncio", "pygments", "elftools", "capstone", "numpy", "importlib.metadata", "rich", "ssl",
-    "subprocess", "json", "tempfile", "ctypes", "cramjam",
+    "subprocess", "json", "tempfile", "ctypes", "cramjam", "zstandard", "deflate", "socket", "multiprocessing",
 }
 
 
@@ -38,6 +40,12 @@ def test_batch(arguments: tuple[str, ...], click_alone: set[str]) -> None:
     ours = {name for name in more if name.partition(".")[0] == "kshell"}
     assert len(ours) <= 50, ours
     assert len(more - ours) <= 18, more - ours  # pathlib and difflib with what they need: differs from Python to Python
+
+
+def test_a_question_to_a_compressed_dump_starts_no_processes(guest_61: GuestImage) -> None:
+    loaded = set(modules(str(guest_61.kdump_flat), "-e", "::ps"))
+    assert "kshell.memory.kdump" in loaded
+    assert not loaded & (HEAVY - {"deflate"} | {"kshell.memory.crew", "kshell.memory.threads", "dataclasses"})
 
 
 def test_only_needed_dcmds_are_imported() -> None:
