@@ -231,7 +231,7 @@ class Pages:
 
         try:
             if self._crew is None or not self._crew.usable():
-                self._crew = self._call_crew()
+                self._crew = self._call_crew(number)
             return self._crew.fill(number, out)
         except CrewError:
             self._dismiss()
@@ -241,13 +241,15 @@ class Pages:
             self._dismiss()
             raise
 
-    def _call_crew(self) -> Crew[PageError]:
-        """Start processes; they get the source, and are those of one reader at a time.
+    def _call_crew(self, number: int) -> Crew[PageError]:
+        """Start processes, where pages from *number* on are compressed; they are those of one reader at a time.
 
         :raises CrewError: none are to be had
         """
         from kshell.memory.crew import CrewError, call
 
+        if not any(found.flags & CODEC_BITS for found in self.descriptors(number, JOB)):
+            raise CrewError("there is nothing to decompress: another process would copy what this one copies")
         try:
             descriptors, numbers = share_source(self.source)
         except OSError as error:

@@ -74,7 +74,7 @@ def all_gone(pids: list[int]) -> bool:
 
 
 @pytest.mark.parametrize("flat", [False, True])
-@pytest.mark.parametrize("codec", [0, *CODECS])
+@pytest.mark.parametrize("codec", CODECS)
 def test_the_pages_are_the_same_in_any_order(tmp_path: Path, codec: int, flat: bool) -> None:
     data = table(codec)
     (tmp_path / "pages").write_bytes(flattened(data, 5000, order=3) if flat else data)
@@ -133,6 +133,15 @@ def test_a_short_reader_has_none(opened: Pages, monkeypatch: pytest.MonkeyPatch)
     assert opened._crew is None
     fill(opened, COUNT - 10, 10)
     assert opened._crew is not None
+
+
+def test_pages_that_are_not_compressed_need_nobody(tmp_path: Path) -> None:
+    (tmp_path / "pages").write_bytes(table(0))
+    found = Pages(source(tmp_path / "pages"), 0, PAGE)
+    for _ in range(3):
+        assert fill(found, 0, COUNT) == list(map(page, range(COUNT)))
+    assert found._crew is None
+    found.source.close()
 
 
 @pytest.mark.parametrize("why", ["one core", "no memory", "no process", "no python"])
