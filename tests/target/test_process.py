@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -234,6 +235,28 @@ def test_a_library_that_is_loaded_later(tmp_path: Path) -> None:
                 pytest.skip("this Python has it loaded from the start")
             assert target.symbol("ns_parserr").module == "libresolv.so.2"
         python.kill()
+
+
+@pytest.mark.parametrize("where", ["deleted", "another mount namespace"])
+def test_a_program_that_is_not_at_its_path(where: str, tmp_path: Path) -> None:
+    """Its file is found by /proc/PID: exe, map_files, root."""
+    program, still = tmp_path / "program", compiled("-O1", "-g", "-pthread", name="still", sources=("still.c",))
+    words = [str(program), "call", "pause"]
+    if where == "deleted":
+        shutil.copy(still, program)
+    else:
+        script = f"mount -t tmpfs none {tmp_path} && cp {still} {program} && exec {' '.join(words)}"
+        words = ["unshare", "-m", "sh", "-c", script]
+        if os.geteuid() != 0 or subprocess.run(["unshare", "-m", "true"], check=False).returncode:
+            pytest.skip("mount namespaces need root")
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None and child.stdout.readline() == b"ready\n"
+        if where == "deleted":
+            program.unlink()
+        assert not program.exists()
+        said = ask(f"pid:{child.pid}", "counters::print ! head -1; $c; main::whatis")
+        assert not said.errors and "main+" in said.out and "is main" in said.out
+        child.kill()
 
 
 def test_without_debugging_data() -> None:

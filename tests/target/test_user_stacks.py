@@ -161,6 +161,23 @@ def test_a_core_of_gcore_against_gdb(child: Child, tmp_path: Path) -> None:
         assert code.permissions == "r-x" and code.name == program
 
 
+def test_instants_at_random() -> None:
+    """A program that runs, wherever it is: in prologues, procedure linkage tables, the vDSO."""
+    program = compiled("-O2", "-pthread", name="busy", sources=("busy.c",))
+    with subprocess.Popen([str(program)], stdout=subprocess.PIPE) as busy:
+        assert busy.stdout is not None and busy.stdout.readline() == b"ready\n"
+        try:
+            with open_target(f"pid:{busy.pid}", options=Options(pause=True)) as target:
+                assert isinstance(target, UserTarget)
+                for _ in range(300):
+                    with target.question():
+                        stack = thread_stack(target, None)
+                        names = own_functions(target, stack)
+                        assert stack.complete and names[-2:] == ["main", "_start"], (stack, names)
+        finally:
+            busy.kill()
+
+
 def test_python(tmp_path: Path) -> None:
     """An interpreter with threads and recursion, built by others."""
     code = ("import threading, time\ndef f(n): f(n - 1) if n else time.sleep(1000)\n"
