@@ -21,6 +21,7 @@ from kshell.types.names import SymbolIndex, TypeIndex
 
 START_KERNEL_MAP = 0xFFFF_FFFF_8000_0000
 MAX_BTF = 256 << 20
+WITNESS = "init_task"  # a variable that every kernel has
 PLACES, PLACES_VERSION = "kallsyms-places", 1  # where kallsyms was found in an image, in the cache
 
 #: Runs of the kernel image that stay mapped after boot; between them memory is given back and used for other things.
@@ -119,9 +120,28 @@ def _make_symbols(target: Target) -> SymbolIndex:
         return index
     index.add(table)
     target.findings["symbols"] = f"{len(table)} ({how})"
+    if not table.find(WITNESS):
+        target.findings["symbols"] += _add_exported(target, index)
     _tell_cache(target)
     _add_windows(target, index)
     return index
+
+
+def _add_exported(target: Target, index: SymbolIndex) -> str:
+    """Add what the kernel exports: its kallsyms has no variables (no CONFIG_KALLSYMS_ALL). Return that in words."""
+    from kshell.types.ksymtab import load_exported
+
+    def place(name: str) -> int | None:
+        found = index.get(name)
+        return None if found is None else found.address
+
+    why = "without variables: no CONFIG_KALLSYMS_ALL"
+    try:
+        exported = load_exported(target.kernel, place)
+    except KshellError as error:
+        return f"; {why}; exported ones cannot be had: {error}; a vmlinux or System.map brings them"
+    index.add(exported)
+    return f"; {why}; {len(exported)} exported ones by the export table; a vmlinux or System.map brings the others"
 
 
 def scanned_kallsyms(target: Target) -> Kallsyms:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import struct
 from array import array
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from kshell import cache
 from kshell.types.elffile import ElfFile, Section
 from kshell.types.kallsyms import TOP, Encoding, Kallsyms
 from kshell.types.names_table import NamesTable
+
+if TYPE_CHECKING:
+    from typing import Self
 
 KIND, VERSION = "symtab", 1
 WORTH_KEEPING = 1 << 20  # bytes of .symtab
@@ -32,7 +36,7 @@ class LinkedSymbols(Kallsyms):
         self.offset = offset
 
     @classmethod
-    def of(cls, rows: list[Row]) -> LinkedSymbols:
+    def of(cls, rows: list[Row]) -> Self:
         """Make the table of *rows*."""
         rows = sorted(rows, key=lambda row: row[0])
         names = NamesTable.of([row[3].encode("utf-8", "surrogateescape") for row in rows])
