@@ -46,6 +46,8 @@ class Kept(NamedTuple):
 
 KEPT = (Column("NAME", 20), Column("ADDR", kind=ADDRESS), Column("SIZE", 8, COUNT), Column("TYPE"))
 CHANGES = (Column("ADDR", kind=ADDRESS), Column("MEMBER", 32), Column("OLD", 24), Column("NEW"))
+#: of several objects: which one comes first
+CHANGES_OF_MANY = (Column("OBJECT", kind=ADDRESS), *CHANGES)
 
 
 @dcmd("snapshot", group="Language", columns=KEPT)
@@ -111,16 +113,21 @@ def _dump(session: Session, path: str) -> Iterator[Output]:
 
     control = session.target.control
     with nullcontext() if control is None else control.standing():
-        made = convert(session.target, path)
+        made = convert(session.target, path, progress=session.target.progress or _untold)
     size = made.pages * made.page >> 20
     yield Note(f"{path}: {made.pages:,} pages ({size:,} MiB), {made.written >> 20:,} MiB written")
+
+
+def _untold(_what: str, _done: int, _total: int) -> None:
+    """Tell nobody how far it is."""
 
 
 @dcmd("diff", group="Language", columns=CHANGES)
 def diff(session: Session, name: Annotated[str, Word("name", "what ::snapshot kept")]) -> Iterator[Output]:
     """Show what has changed since a snapshot: members of structures, or lines of 16 bytes.
 
-    Of a union the first member is told. Into a pipe it passes the addresses of what changed.
+    Of a union the first member is told. Of several objects under one name each line begins with the object it is of.
+    Into a pipe it passes the addresses of what changed.
 
     Examples:
       init_task::snapshot before; ::diff before
@@ -129,20 +136,20 @@ def diff(session: Session, name: Annotated[str, Word("name", "what ::snapshot ke
     if kept is None:
         known = ", ".join(session.snapshots) or "none"
         raise UsageError(f"no snapshot {name}", hint=f"there are: {known}")
-    yield Table(CHANGES)
+    yield Table(CHANGES if len(kept) == 1 else CHANGES_OF_MANY)
     for one in kept:
+        first: tuple[int, ...] = () if len(kept) == 1 else (one.address,)
         if one.value is not None:
             now = session.target.value(one.value.type, one.address, one.memory)
-            label = "" if len(kept) == 1 else f"{one.address:x}."
             for found in differences(one.value, frozen(now)):
-                cells = (found.new.address, label + found.path, _text(found.old), _text(found.new))
-                yield Row(found.new.address, cells)
+                yield Row(found.new.address,
+                          (*first, found.new.address, found.path, _text(found.old), _text(found.new)))
             continue
         data = one.memory.read(one.address, len(one.data))
         for at in range(0, len(data) if data != one.data else 0, LINE):
             old, new = one.data[at : at + LINE], data[at : at + LINE]
             if old != new:
-                yield Row(one.address + at, (one.address + at, f"+0x{at:x}", old.hex(), new.hex()))
+                yield Row(one.address + at, (*first, one.address + at, f"+0x{at:x}", old.hex(), new.hex()))
 
 
 def _text(value: Value) -> str:
