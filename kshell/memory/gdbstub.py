@@ -13,7 +13,7 @@ import os
 import socket
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from kshell.errors import KshellError, OpenError
 
@@ -139,6 +139,8 @@ class Connection:
     :ivar stops: stop replies that came without being waited for
     :ivar retries: how often a damaged packet was asked for again
     :ivar output: what the stub's monitor printed (``O`` packets), the newest part
+    :ivar stopped: whether a stop reply was heard, as QEMU before 8.1 sends one when our coming stops the machine
+    :ivar on_loss: called once, when the connection is found to be lost for good
     """
 
     def __init__(self, place: str, stream: socket.socket, answer_seconds: float = ANSWER_SECONDS) -> None:
@@ -147,6 +149,8 @@ class Connection:
         self.stops: deque[bytes] = deque(maxlen=64)
         self.retries = 0
         self.output = bytearray()
+        self.stopped = False
+        self.on_loss: Callable[[], None] | None = None
         self._buffer = bytearray()
         self._owed = 0  # answers that are still to come to questions nobody waits for any more
         self._unsaid = b""  # acknowledgements to go out with the next packet
@@ -216,6 +220,7 @@ class Connection:
             if packet is None:
                 raise self._lost(f"does not answer within {seconds:g} s", hint=BUSY, final=False)
             if self._is_stop(packet):
+                self.stopped = True
                 self.stops.append(packet)
                 continue
             if not self._is_output(packet):
@@ -320,16 +325,22 @@ class Connection:
         except TimeoutError as error:
             raise self._lost(f"takes nothing in for {self.answer_seconds:g} s") from error
         except OSError as error:
+            with contextlib.suppress(OSError):  # what it said before it went
+                self.stopped |= b"$T" in self._socket.recv(1 << 16)
             raise self._lost(f"is gone: {(error.strerror or str(error)).lower()}") from error
 
     def _lost(self, why: str, hint: str | None = None, final: bool = True) -> StubError:
         message = f"the gdb stub at {self.place} {why}"
         if final:
             self._gone = message
+            on_loss, self.on_loss = self.on_loss, None
+            if on_loss is not None:
+                on_loss()
         return StubError(message, hint=hint)
 
     def close(self) -> None:
         """End the connection. A second close does nothing."""
+        self.on_loss = None
         with contextlib.suppress(OSError):
             self._socket.close()
         self._gone = self._gone or f"the connection to the gdb stub at {self.place} is closed"

@@ -27,6 +27,7 @@ from kshell.target.ram import ram_of_kernel
 from kshell.target.target import Cpu, Target
 
 HALT_SECONDS = 10.0
+RESCUE_SECONDS = 2.0
 ARCHITECTURES = {"i386:x86-64": "x86_64", "aarch64": "aarch64", "riscv:rv64": "riscv"}
 KINDS: dict[PointKind, tuple[int, ...]] = {"execute": (1, 0), "write": (2,), "read": (3,), "access": (4,)}
 SIGINT, SIGTRAP = 2, 5
@@ -51,7 +52,12 @@ class GdbControl(Control):
         self._points: dict[Point, int] = {}  # and by which kind of the protocol each is in the machine
         self._asked = False  # a stop of ours is under way
         self._held = self._ours = self.found_running  # QEMU stopped it as we came
+        machine.connection.on_loss = self._rescue
         guard.release(self.found_running)
+
+    def _rescue(self) -> None:
+        if self.found_running:
+            _rescue(self.machine.connection.place)
 
     # -- running and stopping --------------------------------------------------------------------------------------
 
@@ -219,6 +225,7 @@ def open_gdb(place: str, mode: str = "r", *, stay_stopped: bool = False) -> Targ
     :raises OpenError: there is no stub, it lacks what is needed, or no Linux kernel runs in the machine
     """
     connection = Connection(place, dial(place))
+    connection.on_loss = lambda: _rescue(place) if connection.stopped else None
     guard = Guard(connection.fileno(), FAREWELLS)
     try:
         try:
@@ -245,11 +252,24 @@ def open_gdb(place: str, mode: str = "r", *, stay_stopped: bool = False) -> Targ
         raise
 
 
+def _rescue(place: str) -> None:
+    """A connection is lost, and QEMU leaves the machine stopped, our breakpoints in it: let it go by another one."""
+    with contextlib.suppress(KshellError):
+        connection = Connection(place, dial(place), RESCUE_SECONDS)
+        try:
+            _let_go(connection)
+        finally:
+            connection.close()
+
+
 def _let_go(connection: Connection) -> None:
-    """Let a machine run that we cannot use."""
+    """Let a machine run that we cannot use, without the breakpoints that are in it."""
     with contextlib.suppress(StubError):
-        if connection.stops or connection.ask("?", 1.0):
-            connection.ask("D", 1.0)
+        connection.tell("?")  # QEMU takes them out when it is asked why it stands
+        heard = connection.wait_stop(1.0)
+        for word in ("D", "D;1") if heard is not None else ():
+            if connection.ask(word, 1.0) == b"OK":
+                return
 
 
 def _target(path: str, machine: GdbMachine, control: GdbControl, mode: str) -> Target:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
+import select
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing, suppress
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -16,10 +22,14 @@ from kshell.errors import Fault, OpenError, Reason
 from kshell.linux.tasks import iter_processes
 from kshell.memory.gdbmachine import GdbMachine
 from kshell.memory.gdbstub import Connection, dial
+from kshell.target.control import ControlError
 from kshell.target.open import open_target
 from kshell.target.target import Target
+from tests.guest.build import boot
+from tests.guest.fixtures import have
 from tests.guest.oracle import Oracle
 from tests.guest.qemu import RunningGuest
+from tests.guest.spec import named_spec
 
 pytest_plugins = ["tests.guest.fixtures"]
 
@@ -250,12 +260,15 @@ def test_one_that_somebody_else_stops_meanwhile_is_left_stopped(live_guest: Runn
         live_guest.command("cont")
 
 
+@pytest.mark.parametrize("line", ["_stext::dump -l 400000", "::ps ! 'echo up; sleep 30'"])
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
-def test_killed_in_a_question_the_guest_runs_again(live_guest: RunningGuest, number: signal.Signals) -> None:
-    words = [sys.executable, "-m", "kshell", "-S", "-e", "_stext::dump -l 400000", place(live_guest)]
+def test_killed_in_a_question_the_guest_runs_again(
+    live_guest: RunningGuest, number: signal.Signals, line: str,
+) -> None:
+    words = [sys.executable, "-m", "kshell", "-S", "-e", line, place(live_guest)]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     assert process.stdout is not None
-    assert process.stdout.readline()  # the pipe is full now, and the question goes on
+    assert process.stdout.readline()  # the pipe is full now, or a command runs, and the question goes on
     assert status(live_guest) == "paused"
     process.send_signal(number)
     process.stdout.close()
@@ -292,6 +305,95 @@ def test_an_error_at_the_opening_lets_it_run(live_guest: RunningGuest, monkeypat
     monkeypatch.setattr("kshell.target.gdb.attach_machine", lambda *_: False)
     with pytest.raises(OpenError, match="no Linux kernel"):
         open_target(place(live_guest))
+    assert status(live_guest) == "running"
+
+
+# -- what goes wrong --------------------------------------------------------------------------------------------------
+
+
+class Proxy:
+    """Stands between kshell and the stub. The first connection is cut behind *cut* bytes of the stub's; 0: none is.
+
+    What passes is torn into pieces of a few bytes, so that packets arrive in halves.
+    """
+
+    def __init__(self, path: Path, stub: Path, cut: int = 0) -> None:
+        self.path, self._stub, self._cut, self.connections = path, stub, cut, 0
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(path))
+        self._listener.listen(4)
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        with suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                far = socket.socket(socket.AF_UNIX)
+                far.connect(str(self._stub))
+                self.connections += 1
+                with near, far:
+                    self._pass(near, far, self._cut if self.connections == 1 else 0)
+
+    def _pass(self, near: socket.socket, far: socket.socket, cut: int) -> None:
+        passed = 0
+        while True:
+            for end in select.select([near, far], [], [])[0]:
+                data = end.recv(4096)
+                if not data:
+                    return
+                if end is near:
+                    far.sendall(data)
+                    continue
+                for at in range(0, len(data), 701):
+                    near.sendall(data[at : at + 701])
+                passed += len(data)
+                if cut and passed > cut:
+                    return
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+
+def test_packets_in_pieces(live_guest: RunningGuest, tmp_path: Path) -> None:
+    with (closing(Proxy(tmp_path / "gdb", live_guest.gdb_socket)) as proxy,
+          open_target(f"gdb:{proxy.path}") as target, target.question()):
+        assert "victim" in {task.comm for task in iter_processes(target)}
+    wait_status(live_guest, "running")
+
+
+@pytest.mark.parametrize("cut", [10, 1000, 9000, 40_000, 150_000])
+def test_a_connection_that_is_cut(live_guest: RunningGuest, tmp_path: Path, cut: int) -> None:
+    """QEMU leaves a machine stopped whose debugger is lost: it is let go by another connection."""
+    with closing(Proxy(tmp_path / "gdb", live_guest.gdb_socket, cut)) as proxy:
+        done = subprocess.run([sys.executable, "-m", "kshell", "-S", "-e", "::ps", f"gdb:{proxy.path}"],
+                              capture_output=True, text=True, timeout=60)
+        assert done.returncode != 0
+        assert re.search("closed the connection|is gone: ", done.stderr)
+        assert "Traceback" not in done.stderr
+        wait_status(live_guest, "running")
+
+
+def test_a_machine_that_quits(tmp_path: Path) -> None:
+    """At the prompt, and while it runs for ::cont."""
+    have(named_spec("6.1"))
+    with boot(named_spec("live")) as guest, open_target(place(guest)) as target:
+        with target.question():
+            assert target.kernel.u64(target.symbol("jiffies").address)
+        assert target.control is not None
+        target.control.resume()
+        threading.Timer(0.5, guest.process.kill).start()
+        with pytest.raises(ControlError, match="closed the connection"):
+            target.control.wait(20)
+        with pytest.raises(ControlError, match="closed the connection"), target.question():
+            pass
+
+
+def test_the_symbols_of_another_kernel(live_guest: RunningGuest, tmp_path: Path) -> None:
+    path = tmp_path / "System.map"
+    path.write_text("ffffffff81000000 T _stext\nffffffff82000000 D swapper_pg_dir\n")
+    with pytest.raises(OpenError, match="not the System.map of this kernel: swapper_pg_dir at"):
+        open_target(place(live_guest), str(path))
     assert status(live_guest) == "running"
 
 
