@@ -392,7 +392,7 @@ def test_a_machine_that_quits(tmp_path: Path) -> None:
 def test_the_symbols_of_another_kernel(live_guest: RunningGuest, tmp_path: Path) -> None:
     path = tmp_path / "System.map"
     path.write_text("ffffffff81000000 T _stext\nffffffff82000000 D swapper_pg_dir\n")
-    with pytest.raises(OpenError, match="not the System.map of this kernel: swapper_pg_dir at"):
+    with pytest.raises(OpenError, match=r"not the System\.map of this kernel: swapper_pg_dir at"):
         open_target(place(live_guest), str(path))
     assert status(live_guest) == "running"
 
