@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from kshell.session import Session
 
 _MASK = (1 << 64) - 1
+MOST_STUCK = 1000
 
 
 def run_stage(
@@ -59,13 +60,21 @@ def run_stage(
             call.first = False
         return
     call.loop = call.count is not None
+    stuck = 0  # rounds that failed and left dot where it was: with a count of 2^63 there would be no end of them
     for round_ in range(1 if call.count is None or takes_count else call.count):
         if round_:
             session.dot = (session.dot + session.increment) & _MASK
             call.first = False
             if address is not None:
                 address = session.dot
+        start = session.dot
         yield from _once(session, stage, call, address, None, statuses, position)
+        moved = (session.dot + session.increment) & _MASK != start
+        stuck = stuck + 1 if statuses[position] is Status.ERR and not moved else 0
+        if stuck == MOST_STUCK:
+            problem = f"{MOST_STUCK} rounds have failed at 0x{start:x}; the others are left out"
+            session.report(Warn(problem), _verb(stage))
+            return
 
 
 def _verb(stage: DcmdStage | VerbStage) -> str:

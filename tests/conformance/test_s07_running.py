@@ -26,7 +26,7 @@ from kshell.api import (
     dcmd,
 )
 from kshell.pipeline import Status
-from tests.conformance.run import Case, Machine, cases, check
+from tests.conformance.run import KERNEL, Case, Machine, cases, check
 from tests.shell_session import make_module
 
 
@@ -188,3 +188,12 @@ def test_7_5_an_error_in_a_string_fails_the_enclosing_command() -> None:
     assert said.words == "1 3"
     assert "unknown symbol name" in said.errors[0]
     assert machine().run("::eval 'nosuch=J' | ::flags").words == ""
+
+
+def test_7_3_rounds_that_all_fail_end() -> None:
+    typed = Machine(typed=True)
+    typed.run("::typedef -c LP64; ::typedef 'struct t { long a; }'")
+    said = typed.run(f"{KERNEL + 0xff0:x},7fffffffffffffff::print 'struct t' a")
+    assert said.words == "a = 0xf7f6f5f4f3f2f1f0 a = 0xfffefdfcfbfaf9f8"
+    assert f"::print: 1000 rounds have failed at {KERNEL + 0x1000:#x}; the others are left out" in said.errors
+    assert len(said.errors) == 3, "the error itself, and how often it came"
