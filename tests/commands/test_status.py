@@ -84,7 +84,7 @@ def test_every_read_error_tells_its_reason_apart(guest_kdump: GuestImage, tmp_pa
     for path, command, why in (
         (thin, f"{excluded:x}\\X", "page excluded from the dump (makedumpfile dump level 31)"),
         (thin, "ffff00000000\\X", "outside RAM"),
-        (cut, f"{last:x}\\X", "the file ends early (its bytes are past the end of the file)"),
+        (cut, f"{last:x}\\X", "the file ends early (its bytes are past the end of the file; "),
         (thin, "ffffffffff000000/X", "no mapping for address"),
     ):
         words = [sys.executable, "-m", "kshell", str(path), "-e", command]
