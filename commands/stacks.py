@@ -254,12 +254,12 @@ def stack(
     with held(session):
         wanted = [tid if tid is not None else address] if own is None or not everyone else [
             one.tid for one in own.threads()]
-        for one in wanted:
-            found, name = _asked(session, one, cpu, call, user)
-            if not everyone and address is None and not call.pipe_out:
-                yield Note(name)
-            head = f"{name}:" if everyone else ""
-            yield from verbose(session, found) if detailed else show(session, found, source=source, head=head)
+        asked = [_asked(session, one, cpu, call, user) for one in wanted]
+    for found, name in asked:  # names are looked up when the process runs again
+        if not everyone and address is None and not call.pipe_out:
+            yield Note(name)
+        head = f"{name}:" if everyone else ""
+        yield from verbose(session, found) if detailed else show(session, found, source=source, head=head)
 
 
 def _asked(session: Session, address: int | None, cpu: int | None, call: Call, user: bool) -> tuple[Stack, str]:
@@ -282,9 +282,9 @@ def stack_pointers(
     check_count(arguments)
     with held(session):
         found = find(session, address, None, str(call.type) if call.type is not None else "")
-        if address is None and not call.pipe_out:
-            yield Note(f"stack of {owner(session, found)}")
-        yield from show(session, found, pointers=True)
+    if address is None and not call.pipe_out:
+        yield Note(f"stack of {owner(session, found)}")
+    yield from show(session, found, pointers=True)
 
 
 @dcmd("stackregs", group="Stacks")

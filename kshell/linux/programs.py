@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from kshell.errors import FormatError, KshellError
+from kshell.memory.bytes import ByteMemory
 from kshell.types.dynamic import read_dynamic_symbols
+from kshell.types.elffile import SHT_NOBITS
 from kshell.types.model import Symbol
 from kshell.types.objsyms import ObjectSymbols
 from kshell.unwind.cfi import Entries, Fde
@@ -154,7 +156,7 @@ class Program:
             tables.append(error)
         own = self._objects(address) if self._objects is not None else None
         if own is not None:
-            tables = [*tables, *_file_tables(own)]
+            tables = [*tables, _FileTables(own)]
         elif isinstance(loaded, Loaded):
             told = loaded
             symbols = ObjectSymbols(head.start, told.end, lambda: self._names(head.name, told))
@@ -189,20 +191,24 @@ class Program:
         return found, address - found.address
 
 
-def _file_tables(found: LoadObject) -> list[FrameTable | KshellError]:
-    """Return the unwind tables of a file that its memory does not lead to: unsorted ones, and .debug_frame."""
-    tables: list[FrameTable | KshellError] = []
-    try:
-        for file in dict.fromkeys((found.elf, found.debug)):
+class _FileTables:
+    """The unwind tables of a file that its memory does not lead to: unsorted ones, .debug_frame; read when asked."""
+
+    def __init__(self, found: LoadObject) -> None:
+        self._found = found
+        self._tables: list[ScannedTable] | None = None
+
+    def find(self, address: int) -> Fde | None:
+        if self._tables is None:
+            self._tables = list(self._read())
+        return next((entry for table in self._tables if (entry := table.find(address)) is not None), None)
+
+    def _read(self) -> Iterator[ScannedTable]:
+        for file in dict.fromkeys((self._found.elf, self._found.debug)):
             for name in (".eh_frame", ".debug_frame"):
                 section = file.section(name) if file is not None else None
-                if section is None or file is None or section.type == 8:
+                if section is None or file is None or section.type == SHT_NOBITS:
                     continue
-                from kshell.memory.bytes import ByteMemory
-
-                memory = ByteMemory(file.content(section), section.address, space="object")
+                memory = ByteMemory(file.content(section), section.address)
                 entries = Entries(memory, section.address, debug=name == ".debug_frame")
-                tables.append(ScannedTable(entries, section.address, section.size, found.bias))
-    except KshellError as error:
-        tables.append(error)
-    return tables
+                yield ScannedTable(entries, section.address, section.size, self._found.bias)

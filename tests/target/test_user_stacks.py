@@ -13,11 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from kshell.linux.programs import Program, Region
 from kshell.linux.stack import Stack
 from kshell.linux.user_stack import thread_stack
 from kshell.target.formats import Options
 from kshell.target.open import open_target
 from kshell.target.user import UserTarget
+from kshell.unwind.user import walk_user
 from tests.programs import compiled
 from tests.target.asking import ask
 
@@ -159,6 +161,27 @@ def test_a_core_of_gcore_against_gdb(child: Child, tmp_path: Path) -> None:
         same_as_gdb(target, gdb_frames(tmp_path, program, str(core)))
         code = next(one for one in target.facts.mappings() if one.start <= target.symbol("main").address < one.end)
         assert code.permissions == "r-x" and code.name == program
+
+
+def test_with_nothing_but_memory(child: Child) -> None:
+    """As a task of a kernel's dump is looked at: no file is opened, names are those of dynamic sections."""
+    with open_target(f"pid:{child.pid}", options=Options(pause=True)) as target:
+        assert isinstance(target, UserTarget)
+        with target.question():
+            program = Program(target.kernel, [Region(*one) for one in target.facts.mappings()])
+            names: dict[str, set[str]] = {}
+            for stack in stacks(target):
+                assert stack.tid is not None
+                found = walk_user(program.memory, program.code(), target.facts.registers(stack.tid)[1])
+                assert [(one.pc, one.sp) for one in found.frames] == [(one.pc, one.sp) for one in stack.frames]
+                assert not found.end
+                for frame in found.frames:
+                    ours, theirs = program.symbolize(frame.lookup), stack.symbolize(target, frame)
+                    assert ours is not None or frame.pc < 4096
+                    if ours is not None and theirs is not None and ours[0].address == theirs[0].address:
+                        names.setdefault(theirs[0].module or "", set()).add(ours[0].name)
+            libc = next(name for name in names if name.startswith("libc."))
+            assert {"poll", "sleep", "pause", "qsort_r"} & names[libc] >= {"poll", "sleep"}
 
 
 def test_instants_at_random() -> None:
