@@ -32,7 +32,7 @@ JOB = 64  # pages
 MOST = 8  # processes at work, this one with them
 SLOTS = 8  # jobs a process may have begun or done that nobody has read yet,
 ROOM = 2 << 20  # in about so many bytes
-PENDING = 2  # of those, not done yet, while the reader works too: the rest may be quicker here
+PENDING = 4  # of those, not done yet, while the reader works too: the rest may be quicker here
 IDLE = 10_000  # milliseconds without a question after which a process ends
 REQUEST = struct.Struct("<QI")  # first page, number of the slot
 REPLY = struct.Struct("<II")  # number of the slot, how many pages of it were filled, or
@@ -91,8 +91,9 @@ class Crew(Generic[Failure]):
         try:
             shared = os.memfd_create("kshell-pages", os.MFD_CLOEXEC)
             try:
-                os.ftruncate(shared, size)
-                self._view = memoryview(mmap.mmap(shared, size))
+                os.ftruncate(shared, size + count * self._slots)
+                self._view = memoryview(mmap.mmap(shared, size + count * self._slots))
+                self._cancelled = self._view[size:]  # by slot: nobody wants it any more
                 for number in range(count):
                     slots = list(range(number * self._slots, (number + 1) * self._slots))
                     self._men.append(_start([shared, *descriptors], [IDLE, size, page, *numbers], slots))
@@ -122,12 +123,15 @@ class Crew(Generic[Failure]):
         own = [job for job in pieces if job not in self._jobs]  # in order; what is done here, or handed out yet
         theirs = [job for job in pieces if job in self._jobs]
         stop, failure = end, None
+        following = last + (end == (last + 1) * JOB)
         while own or theirs:
-            self._hear(wait=not own and not any(job in self._done for job in theirs))
-            while own and own[0] * JOB >= number and pieces[own[0]] == (own[0] * JOB, (own[0] + 1) * JOB):
+            self._hear(wait=False)
+            while len(own) > len(self._men) and pieces[own[0]] == (own[0] * JOB, (own[0] + 1) * JOB):
                 if not self._hand_out(own[0], PENDING):
                     break
                 theirs.append(own.pop(0))
+            if len(own) <= len(self._men):  # what is left is done here: nobody waits for the last one
+                self._go_ahead(following, PENDING)
             done = next((job for job in theirs if job in self._done), None)
             if done is not None:
                 theirs.remove(done)
@@ -141,17 +145,19 @@ class Crew(Generic[Failure]):
             elif own:
                 start, until = pieces[own.pop(0)]
             else:
-                continue
+                back = self._take_back(theirs)
+                if back is None:
+                    self._hear(wait=True)
+                    continue
+                theirs.remove(back)
+                start, until = pieces[back]
             filled, why = self._here(start, out[(start - number) * page : (until - number) * page])
             if why is not None and start + filled < stop:
                 stop, failure = start + filled, why
                 own = [job for job in own if job * JOB < stop]
                 theirs = [job for job in theirs if job * JOB < stop]
         if failure is None:
-            following = last + (end == (last + 1) * JOB)
-            for job in range(following, following + len(self._men) * self._slots):
-                if job not in self._jobs and not self._hand_out(job, self._slots):
-                    break
+            self._go_ahead(following, self._slots)
         return stop - number, failure
 
     def usable(self) -> bool:
@@ -189,6 +195,7 @@ class Crew(Generic[Failure]):
         if man is None:
             return False
         slot = man.free.pop()
+        self._cancelled[slot] = 0
         try:
             man.link.send(REQUEST.pack(job * JOB, slot), socket.MSG_NOSIGNAL)
         except OSError as error:
@@ -196,6 +203,22 @@ class Crew(Generic[Failure]):
         man.pending[slot] = job
         self._jobs[job] = man, slot
         return True
+
+    def _go_ahead(self, first: int, most: int) -> None:
+        """Hand out the jobs from *first* on, which the reader wants next if it goes on."""
+        for job in range(first, first + len(self._men) * self._slots):
+            if job not in self._jobs and not self._hand_out(job, most):
+                break
+
+    def _take_back(self, jobs: list[int]) -> int | None:
+        """Return one of *jobs* that nobody has begun, and which nobody shall begin; None when all are begun."""
+        for man in self._men:
+            for slot, job in reversed(list(man.pending.items())[1:]):
+                if job in jobs and self._jobs.get(job) == (man, slot):
+                    self._cancelled[slot] = 1
+                    self._let_go(job)
+                    return job
+        return None
 
     def _hear(self, wait: bool) -> None:
         """Note the jobs that are done; with *wait* at least one more."""

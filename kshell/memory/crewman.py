@@ -23,7 +23,8 @@ def main(arguments: list[str]) -> None:
     gc.disable()  # nothing here refers to itself
     bytes(TOUCHED)  # malloc(3) learns by its end that what is freed is soon needed again, and gives nothing back
     first, idle, size, page, table, *source = map(int, arguments)
-    memory = memoryview(mmap.mmap(first + 1, size))
+    memory = memoryview(mmap.mmap(first + 1, 0))
+    cancelled = memory[size:]  # by slot
     pages = Pages(shared_source(first + 2, source), table, page, 0)
     step = JOB * page
     with socket.socket(fileno=first) as link:
@@ -33,7 +34,9 @@ def main(arguments: list[str]) -> None:
             while request := link.recv(REQUEST.size):
                 number, slot = REQUEST.unpack(request)
                 done = BLANK
-                if not pages.are_blank(number, JOB):
+                if cancelled[slot]:
+                    done = 0
+                elif not pages.are_blank(number, JOB):
                     done, _ = pages.fill_here(number, memory[slot * step : (slot + 1) * step])
                 link.send(REPLY.pack(slot, done))
         except OSError:  # nobody asks any more
