@@ -120,16 +120,18 @@ def _make_symbols(target: Target) -> SymbolIndex:
         return index
     index.add(table)
     target.findings["symbols"] = f"{len(table)} ({how})"
-    if not table.find(WITNESS):
-        target.findings["symbols"] += _add_exported(target, index)
     _tell_cache(target)
-    _add_windows(target, index)
+    if table.find(WITNESS):
+        _add_windows(target, index)
+    else:
+        target.findings["symbols"] += _add_exported(target, index)
     return index
 
 
 def _add_exported(target: Target, index: SymbolIndex) -> str:
     """Add what the kernel exports: its kallsyms has no variables (no CONFIG_KALLSYMS_ALL). Return that in words."""
     from kshell.types.ksymtab import load_exported
+    from kshell.types.percpusyms import PercpuSymbols
 
     def place(name: str) -> int | None:
         found = index.get(name)
@@ -139,9 +141,13 @@ def _add_exported(target: Target, index: SymbolIndex) -> str:
     try:
         exported = load_exported(target.kernel, place)
     except KshellError as error:
+        _add_windows(target, index)
         return f"; {why}; exported ones cannot be had: {error}; a vmlinux or System.map brings them"
     index.add(exported)
-    return f"; {why}; {len(exported)} exported ones by the export table; a vmlinux or System.map brings the others"
+    _add_windows(target, index)  # before names are looked for in the types, which need the symbols to be there
+    index.add(PercpuSymbols(lambda: base if isinstance(base := target.types.base, Btf) else None, exported))
+    return (f"; {why}; {len(exported)} exported ones by the export table, per-CPU ones by BTF; a vmlinux or "
+            "System.map brings the others")
 
 
 def scanned_kallsyms(target: Target) -> Kallsyms:

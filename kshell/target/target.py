@@ -267,7 +267,8 @@ class Target:
         """
         if self._percpu is None:
             symbol = self.symbol("__per_cpu_offset")
-            count = max(symbol.size // 8, 1)
+            # of an export table's symbol the size is not known
+            count = symbol.size // 8 or min(self.kernel.u32(self.symbol("nr_cpu_ids").address), 1 << 16)
             raw = memoryview(self.kernel.read(symbol.address, count * 8)).cast("Q")
             self._percpu = list(raw)
         if not 0 <= cpu < len(self._percpu):
