@@ -110,7 +110,9 @@ def _dump(session: Session, path: str) -> Iterator[Output]:
     from contextlib import nullcontext
 
     from kshell.linux.convert import convert
+    from kshell.linux.kernel import require_kernel
 
+    require_kernel(session.target)
     control = session.target.control
     with nullcontext() if control is None else control.standing():
         made = convert(session.target, path, progress=session.target.progress or _untold)

@@ -87,6 +87,10 @@ class Hold:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.release()
 
+    def __contains__(self, tid: int) -> bool:
+        """Whether the thread stands, and its registers can be read."""
+        return tid in self._held
+
     @property
     def threads(self) -> list[int]:
         """The threads that stand, whose registers can be read."""

@@ -159,7 +159,7 @@ class ProcessFacts(Facts):
     def _pc(self, tid: str) -> int | KshellError:
         """Return where a thread is: of one that runs where it entered the kernel, if it waits there."""
         try:
-            if self.hold is not None and int(tid) in self.hold.threads:
+            if self.hold is not None and int(tid) in self.hold:
                 return self.registers(int(tid))[1]["rip"]
             words = self.text(f"task/{tid}/syscall").split()
             return int(words[-1], 16) if len(words) > 2 else KshellError("running")
@@ -204,7 +204,7 @@ class ProcessFacts(Facts):
 
     def _thread(self, tid: int | None) -> int:
         wanted = self.pid if tid is None else tid
-        if str(wanted) not in self._tids():
+        if (self.hold is None or wanted not in self.hold) and str(wanted) not in self._tids():
             raise KshellError(f"process {self.pid} has no thread {wanted}", hint="::threads lists them")
         return wanted
 

@@ -37,6 +37,13 @@ static void *nothing(void *place)
     return place;
 }
 
+static void *waiting(void *place)
+{
+    for (;;)
+        pause();
+    return place;
+}
+
 static void on_signal(int number)
 {
     signals++;
@@ -124,6 +131,15 @@ int main(int argc, char **argv)
             if (pthread_create(&thread, NULL, nothing, NULL) == 0)
                 pthread_join(thread, NULL);
         }
+    }
+    if (!strcmp(what, "many")) {
+        pthread_attr_t attributes;
+        pthread_attr_init(&attributes);
+        pthread_attr_setstacksize(&attributes, 1 << 16);
+        for (int i = 0; i < 300; i++)
+            pthread_create(&thread, &attributes, waiting, NULL);
+        ready();
+        pause();
     }
     if (!strcmp(what, "vfork")) {
         ready();
