@@ -195,7 +195,7 @@ WALKERS: dict[str, tuple[str, str, str, bool]] = {
     "referents": ("references", "Walk the objects of slabs that the one at the address points into, in the order of its words, each once", "required", False),
     "running": ("locks", "Walk the tasks that are on a CPU, the idle tasks left out", "refused", False),
     "runq": ("sched", "Walk the tasks that are runnable, CPU by CPU; from a struct rq, those of its CPU", "optional", False),
-    "seg": ("containers", "Walk the mappings (vm_area_struct) of an mm_struct", "required", False),
+    "seg": ("containers", "Walk the mappings (vm_area_struct) of an mm_struct, or of the task_struct of a process", "required", False),
     "stack": ("stacks", "Walk the program counters of a kernel stack, the innermost first, from a task_struct or an address on a stack", "required", False),
     "thread": ("processes", "Walk all threads; from a process, its threads", "optional", False),
     "vma": ("containers", "Walk the mappings (vm_area_struct) of a task_struct, or of the process context", "optional", False),

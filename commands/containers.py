@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kshell.api import Abort, Item, KshellError, Session, walker
-from kshell.linux import lists, maple, mm, percpu, rbtree, tasks, xarray
+from kshell.linux import lists, maple, mm, percpu, rbtree, stack, tasks, xarray
 from kshell.linux.kernel import require_kernel
 
 
@@ -82,7 +82,11 @@ def percpu_(session: Session, address: int) -> Iterator[int]:
 
 @walker("seg", yields="struct vm_area_struct")
 def seg(session: Session, address: int) -> Iterator[int]:
-    """Walk the mappings (vm_area_struct) of an mm_struct."""
+    """Walk the mappings (vm_area_struct) of an mm_struct, or of the task_struct of a process."""
+    if stack.is_task(session.target, address):
+        address = tasks.read_task(session.target, address).mm
+        if not address:
+            raise Abort("it has no user memory")
     return iter(mm.vma_addresses(session.target, address))
 
 

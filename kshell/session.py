@@ -218,9 +218,16 @@ class Session(Writing):
             return target.kernel
         if self.context is None:
             raise NoProcessError(
-                f"0x{address:x} is a user address and there is no process context",
-                hint="::getu PID chooses the process (::ps lists them)")
+                f"0x{address:x} is a user address and there is no process context", hint=self._why_user(address))
         return self.context.space
+
+    def _why_user(self, address: int) -> str:
+        """Return what to do about a user address: it may be the value of a per-CPU symbol."""
+        choose = "::getu PID chooses the process (::ps lists them)"
+        find = getattr(self.target.symbols, "per_cpu", None)
+        found = find(address) if find is not None and address else None
+        return choose if found is None else (
+            f"{choose}\n0x{address:x} is the offset of the per-CPU symbol {found.name}: {found.name}::walk percpu")
 
     def memory(self, name: str, address: int = 0) -> Memory:
         """Return the memory called *name*: "kernel", "user", "physical", or "virtual" (by the half of *address*).

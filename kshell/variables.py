@@ -133,6 +133,10 @@ class ChosenCpu:
         self._session.record_register(self.number, name, old, value)
 
 
+#: adb's variables: computed until somebody gives them a value of his own, as in ``::walk thread t``
+ADB = frozenset("bdemt")
+
+
 class Variables:
     """A mapping of names to 64-bit values, with mdb's rules."""
 
@@ -224,7 +228,7 @@ class Variables:
         if old is None and name not in self._computed and name in self._session.cpu.names():
             self._session.cpu.set_register(name, value & _MASK)
             return
-        if old.read_only if old is not None else name in self._computed:
+        if old.read_only if old is not None else name in self._computed and name not in ADB:
             raise KshellError(f"cannot modify read-only variable '{name}'")
         self._set[name] = (old or Variable(name))._replace(value=value & _MASK)
 
@@ -245,7 +249,7 @@ class Variables:
         found = self._set.get(name)
         if found is None and name not in self:
             raise NotFoundError("variable", name)
-        if found is None or found.persistent:
+        if found is None or (found.persistent and name not in ADB):
             raise KshellError(f"variable '{name}' cannot be unset")
         del self._set[name]
 

@@ -159,8 +159,12 @@ def test_variables(session: Session) -> None:
     session.variables["."] = 5
     assert session.dot == 5
     assert session.variables["m"] == 0x464C457F
-    with pytest.raises(KshellError, match="cannot modify read-only variable 'm'"):
-        session.variables["m"] = 1
+    session.variables["m"] = 1
+    assert session.variables["m"] == 1
+    session.variables.unset("m")
+    assert session.variables["m"] == 0x464C457F, "what it is when nobody has set it"
+    with pytest.raises(KshellError, match="cannot modify read-only variable 'thread'"):
+        session.variables["thread"] = 1
     with pytest.raises(KshellError, match="not a name"):
         session.variables["a b"] = 1
     with pytest.raises(NotFoundError, match='no variable "nosuch"'):

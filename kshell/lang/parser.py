@@ -187,6 +187,9 @@ class Parser:
         token = self.peek()
         if token.kind not in (Kind.SHELL_TEXT, Kind.SHELL_QUOTED):
             raise self.expected(f"a shell command after {mark.text}")
+        if token.kind is Kind.SHELL_TEXT and token.value.startswith("=") and token.start == mark.end:
+            raise ParseError("syntax error: ! begins a shell command, and none begins with =", self.text, mark.start,
+                             mark.end + 1, hint="quote the expression: ::grep '.!=0'")
         self.take()
         quoted = token.kind is Kind.SHELL_QUOTED
         return ast.ShellEscape(token.value, quoted, mark.text == "!<", start=mark.start, end=token.end)

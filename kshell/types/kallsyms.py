@@ -142,6 +142,11 @@ class Kallsyms:
         first = bisect_left(numbers, self.address(position), hi=position, key=self.address)
         return self.symbol(first)  # of several at one address the kernel names the first
 
+    def per_cpu(self, value: int) -> Symbol | None:
+        """Return the symbol whose value is *value*, an offset in the per-CPU area."""
+        found = self.below(value, 0) if value < LOW else None
+        return found if found is not None and found.address == value else None
+
     def starting(self, prefix: str, limit: int) -> list[str]:
         return self.names.starting(prefix, limit)
 

@@ -151,6 +151,15 @@ class SymbolIndex:
                 return symbol, address - symbol.address
         return None
 
+    def per_cpu(self, value: int) -> Symbol | None:
+        """Return the symbol whose value is *value*, an offset and no address: a per-CPU variable of the kernel's."""
+        for source in self.sources:
+            find = getattr(source, "per_cpu", None)
+            found: Symbol | None = None if find is None else find(value)
+            if found is not None:
+                return found
+        return None
+
     def _near(self, address: int) -> tuple[Symbol, int] | None:
         """Return the closest symbol less than ``distance`` bytes below *address*, whatever its size."""
         below = [getattr(source, "below", source.at)(address) for source in self._all()]

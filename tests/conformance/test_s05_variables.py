@@ -30,9 +30,9 @@ def test_11_1_typeset_tags_and_untags(machine: Machine) -> None:
 
 
 def test_11_1_typeset_of_a_read_only_variable_is_an_error(machine: Machine) -> None:
-    for line in ("1::typeset m", "::typeset -t m"):
+    for line in ("1::typeset thread", "::typeset -t thread"):
         said = machine.run(line)
-        assert said.errors == ["::typeset: cannot modify read-only variable 'm'"]
+        assert said.errors == ["::typeset: cannot modify read-only variable 'thread'"]
         assert said.status is Status.ERR
 
 
@@ -63,6 +63,8 @@ def test_11_1_which_v_lists_the_definitions(machine: Machine) -> None:
     ("5.2-names", "5>a_b.c; <a_b.c=J", "5"),
     ("5.2-names-of-30-characters", f"5>{'n' * 30}; <{'n' * 30}=J", "5"),
     ("5.2-names-with-digits", "5>x12; <x12=J", "5"),
+    ("5.2-adbs-variables-can-be-set", "5>t; 6>b; <t+<b=J", "b"),
+    ("5.2-adbs-variables-in-a-walk", "::echo 5 | ::eval '.>e' ; <e=J", "5"),
     ("5.2-dot-is-a-variable", "7>.; .=J", "7"),
 )
 def test_names_of_variables(case: Case) -> None:

@@ -28,7 +28,7 @@ NO_MAPPING = "no mapping for address"
     Case("15-star-read", "*f000000000001000=X",
          error=f"failed to read from address f000000000001000: {NO_MAPPING}"),
     Case("15-format", "1=A", error="=: invalid format character -- 'A'"),
-    Case("15-read-only-variable", "5>m", error=">: cannot modify read-only variable 'm'"),
+    Case("15-read-only-variable", "5>thread", error=">: cannot modify read-only variable 'thread'"),
     Case("15-modifier", "5>/x/a", error=">: x is not a valid // modifier"),
     Case("15-walk", "::walk nosuchwalk", error='::walk: failed to perform walk: unknown walk name'),
     Case("15-option", "::dump -z", error="::dump: illegal option -- z"),
