@@ -33,10 +33,11 @@ MOST = 8  # processes at work, this one with them
 SLOTS = 8  # jobs a process may have begun or done that nobody has read yet,
 ROOM = 2 << 20  # in about so many bytes
 PENDING = 4  # of those, not done yet, while the reader works too: the rest may be quicker here
+LOOK = 4  # times as many jobs ahead are looked at as there are slots: blank ones need none
 IDLE = 10_000  # milliseconds without a question after which a process ends
 REQUEST = struct.Struct("<QI")  # first page, number of the slot
-REPLY = struct.Struct("<II")  # number of the slot, how many pages of it were filled, or
-BLANK = 0xFFFF_FFFF  # that all are zeroes, which nobody has to copy
+REPLY = struct.Struct("<II")  # number of the slot, how many pages of it were filled
+BLANK = -1  # pages of a job that are all zeroes: waking somebody up takes longer
 READY = 0xFFFF_FFFF  # the slot of the first reply: it has started
 
 _PROGRAM = r"""
@@ -70,22 +71,23 @@ class Crew(Generic[Failure]):
     :param descriptors: which they get; *numbers* tell what they are (:func:`kshell.memory.crewman.main`)
     :param page: bytes of a page
     :param here: fills a buffer from a page on in this process: how many pages, and what ended it
+    :param blank: whether so many pages from one on are all zeroes, as far as a glance tells
     :raises CrewError: one core, no shared memory, or no processes
     """
 
     def __init__(
         self, descriptors: Sequence[int], numbers: Sequence[int], page: int,
-        here: Callable[[int, memoryview], tuple[int, Failure | None]],
+        here: Callable[[int, memoryview], tuple[int, Failure | None]], blank: Callable[[int, int], bool],
     ) -> None:
         count = min(cores(), MOST) - 1
         if count < 1 or not _is_python(sys.executable):
             raise CrewError("there is one core only, or no Python to start")
-        self._owner, self._page, self._here = os.getpid(), page, here
+        self._owner, self._page, self._here, self._is_blank = os.getpid(), page, here, blank
         self._lock = threading.Lock()
         self._men: list[Man] = []
         self._slots = max(min(SLOTS, ROOM // (JOB * page)), 2)
         self._blank = memoryview(bytes(JOB * page))
-        self._jobs: dict[int, tuple[Man, int]] = {}  # job -> who has it, in which slot
+        self._jobs: dict[int, tuple[Man, int] | None] = {}  # job -> who has it, in which slot; nobody a blank one
         self._done: dict[int, int] = {}  # job -> how many pages of it are in its slot
         size = count * self._slots * JOB * page
         try:
@@ -118,7 +120,7 @@ class Crew(Generic[Failure]):
     def _fill(self, number: int, out: memoryview) -> tuple[int, Failure | None]:
         page, end = self._page, number + len(out) // self._page
         last = (end - 1) // JOB
-        self._forget(number // JOB, last + len(self._men) * self._slots)
+        self._forget(number // JOB, last + len(self._men) * self._slots * LOOK)
         pieces = {job: (max(number, job * JOB), min(end, (job + 1) * JOB)) for job in range(number // JOB, last + 1)}
         own = [job for job in pieces if job not in self._jobs]  # in order; what is done here, or handed out yet
         theirs = [job for job in pieces if job in self._jobs]
@@ -190,6 +192,9 @@ class Crew(Generic[Failure]):
 
     def _hand_out(self, job: int, most: int) -> bool:
         """Ask for *job* whoever has least to do, with less than *most* begun; False when nobody can take it."""
+        if self._is_blank(job * JOB, JOB):
+            self._jobs[job], self._done[job] = None, BLANK
+            return True
         man = min((man for man in self._men if man.ready and man.free and len(man.pending) < most),
                   key=lambda man: len(man.pending), default=None)
         if man is None:
@@ -206,7 +211,7 @@ class Crew(Generic[Failure]):
 
     def _go_ahead(self, first: int, most: int) -> None:
         """Hand out the jobs from *first* on, which the reader wants next if it goes on."""
-        for job in range(first, first + len(self._men) * self._slots):
+        for job in range(first, first + len(self._men) * self._slots * LOOK):
             if job not in self._jobs and not self._hand_out(job, most):
                 break
 
@@ -249,9 +254,9 @@ class Crew(Generic[Failure]):
 
     def _let_go(self, job: int) -> None:
         """Give the slot of *job* back, or have that done when it is answered."""
-        man, slot = self._jobs.pop(job)
-        if self._done.pop(job, None) is not None:
-            man.free.append(slot)
+        found, done = self._jobs.pop(job), self._done.pop(job, None)
+        if found is not None and done is not None:
+            found[0].free.append(found[1])
 
     def _forget(self, first: int, last: int) -> None:
         """Let the jobs go that the reader is past, or far from."""
@@ -260,9 +265,10 @@ class Crew(Generic[Failure]):
 
     def _pages(self, job: int, start: int, until: int) -> memoryview:
         """Return the pages *start* to *until* of *job*."""
-        if self._done[job] == BLANK:
+        found = self._jobs[job]
+        if found is None:
             return self._blank[: (until - start) * self._page]
-        base = self._jobs[job][1] - job  # in jobs
+        base = found[1] - job  # in jobs
         return self._view[(start + base * JOB) * self._page : (until + base * JOB) * self._page]
 
 
@@ -271,7 +277,7 @@ _at_work: weakref.ref[Crew[Any]] | None = None
 
 def call(
     descriptors: Sequence[int], numbers: Sequence[int], page: int,
-    here: Callable[[int, memoryview], tuple[int, Failure | None]],
+    here: Callable[[int, memoryview], tuple[int, Failure | None]], blank: Callable[[int, int], bool],
 ) -> Crew[Failure]:
     """Return a new crew, as :class:`Crew`; the one before it, which had another reader, is dismissed.
 
@@ -281,7 +287,7 @@ def call(
     before = _at_work() if _at_work is not None else None
     if before is not None and not before.leave():
         raise CrewError("the processes have another reader")
-    made = Crew(descriptors, numbers, page, here)
+    made = Crew(descriptors, numbers, page, here, blank)
     _at_work = weakref.ref(made)
     return made
 

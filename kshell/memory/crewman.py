@@ -6,7 +6,7 @@ import gc
 import mmap
 import socket
 
-from kshell.memory.crew import BLANK, JOB, READY, REPLY, REQUEST
+from kshell.memory.crew import JOB, READY, REPLY, REQUEST
 from kshell.memory.pages import Pages
 from kshell.memory.source import shared_source
 
@@ -33,10 +33,8 @@ def main(arguments: list[str]) -> None:
             link.send(REPLY.pack(READY, 0))
             while request := link.recv(REQUEST.size):
                 number, slot = REQUEST.unpack(request)
-                done = BLANK
-                if cancelled[slot]:
-                    done = 0
-                elif not pages.are_blank(number, JOB):
+                done = 0
+                if not cancelled[slot]:
                     done, _ = pages.fill_here(number, memory[slot * step : (slot + 1) * step])
                 link.send(REPLY.pack(slot, done))
         except OSError:  # nobody asks any more

@@ -257,7 +257,7 @@ class Pages:
         if not descriptors:
             raise CrewError("the pages are not in a file")
         try:
-            return call(descriptors, [self.table, *numbers], self.size, self.fill_here)
+            return call(descriptors, [self.table, *numbers], self.size, self.fill_here, self.are_blank)
         finally:
             for descriptor in descriptors[1:]:
                 os.close(descriptor)
