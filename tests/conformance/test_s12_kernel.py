@@ -49,7 +49,12 @@ def run(guest_61: GuestImage) -> Iterator[Callable[[str], str]]:
     pytest.param("::objects ! head -2", r"            BASE            LIMIT             SIZE NAME.*\n"
                  r"[ 0-9a-f]{16} [ 0-9a-f]{16} [ 0-9a-f]{16} vmlinux.*\n", id="11.7-objects"),
     pytest.param("::objects -v ! head -2", r"NAME {24} VERSION\nvmlinux {21} 6\.1.*\n", id="11.7-objects-v"),
-    pytest.param("$m ! head -1", r"            BASE            LIMIT             SIZE NAME\n", id="11.7-mappings"),
+    pytest.param("$m", r"            BASE            LIMIT             SIZE NAME\n"
+                 r"(?:[ 0-9a-f]{16} [ 0-9a-f]{16} [ 0-9a-f]{16} \S.*\n)+", id="11.7-mappings"),
+    pytest.param("$m ! awk 'NR > 1 {print $4, $5, $6}'", r"(?s:.*)direct map of(?s:.*)vmalloc and ioremap\n(?s:.*)"
+                 r"kernel text(?s:.*)kernel data(?s:.*)", id="11.7-what-is-mapped"),
+    pytest.param("$m !< awk 'NR > 1 {print \"0x\" $1 \"+0x\" $3 \"-0x\" $2 \"=J\"}'", r"(?: +0 *\n)+",
+                 id="11.7-base-and-size-make-the-limit"),
     pytest.param("init_task::mappings", r".*\n[ 0-9a-f]{16} [ 0-9a-f]{16} [ 0-9a-f]{16} kernel data\n",
                  id="11.7-the-mapping-of-an-address"),
     pytest.param("init_task::whatis", r"[0-9a-f]{16} is init_task, in vmlinux's data \[[0-9a-f]+,[0-9a-f]+\)\n",
