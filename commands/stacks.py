@@ -239,7 +239,6 @@ def stack(
       ::stack -v -c 1
       ::pgrep ^kworker | ::stack
       ::pgrep bash | ::stack -u      // and what it does in user code
-      ::stack -a                     // of all threads of a process
     """
     if source:
         need_lines(session)
