@@ -124,6 +124,7 @@ def _make_symbols(target: Target) -> SymbolIndex:
     if table.find(WITNESS):
         _add_windows(target, index)
     else:
+        table.text_end = next((symbol.address for symbol in table.find("_etext")), table.text_end)
         target.findings["symbols"] += _add_exported(target, index)
     return index
 
@@ -138,12 +139,14 @@ def _add_exported(target: Target, index: SymbolIndex) -> str:
         return None if found is None else found.address
 
     why = "without variables: no CONFIG_KALLSYMS_ALL"
+    index.missing = (f"this kernel's kallsyms has no variables (no CONFIG_KALLSYMS_ALL): a vmlinux or System.map of "
+                     f"{target.release} brings them: kshell DUMP VMLINUX")
     try:
         exported = load_exported(target.kernel, place)
     except KshellError as error:
         _add_windows(target, index)
         return f"; {why}; exported ones cannot be had: {error}; a vmlinux or System.map brings them"
-    index.add(exported)
+    index.add(exported, first=True)
     _add_windows(target, index)  # before names are looked for in the types, which need the symbols to be there
     index.add(PercpuSymbols(lambda: base if isinstance(base := target.types.base, Btf) else None, exported))
     return (f"; {why}; {len(exported)} exported ones by the export table, per-CPU ones by BTF; a vmlinux or "

@@ -177,9 +177,14 @@ class Target:
     def symbol(self, name: str, module: str | None = None) -> Symbol:
         """Return the symbol *name*.
 
-        :raises SymbolNotFoundError: no table has it; carries near names
+        :raises SymbolNotFoundError: no table has it; carries near names, and what tables lack as a whole
         """
-        return self.symbols.lookup(name, module)
+        try:
+            return self.symbols.lookup(name, module)
+        except SymbolNotFoundError as error:
+            if self.symbols.missing and error.hint is None:
+                raise SymbolNotFoundError(name, error.near, hint=self.symbols.missing) from error
+            raise
 
     def symbolize(self, address: int) -> tuple[Symbol, int] | None:
         """Return the symbol that covers the virtual *address* and the offset in it, or None.

@@ -86,6 +86,8 @@ class Kallsyms:
         self.names, self.letters, self.values = names, letters, values
         self.encoding, self.base, self.place, self.module = encoding, base, place, module
         self._covered: tuple[int, int] | None = None
+        #: of a table without variables, the end of the text: behind it a symbol covers its own address only
+        self.text_end = TOP
         self._rodata: tuple[int, int] | None = None
 
     def address(self, number: int) -> int:
@@ -128,7 +130,8 @@ class Kallsyms:
             return None
         if self._rodata is None:
             self._rodata = rodata_of(self.find)
-        return covering(self.below(address), address, self._rodata)
+        found = covering(self.below(address), address, self._rodata)
+        return None if found is not None and found.address != address >= self.text_end else found
 
     def below(self, address: int, lowest: int = LOW) -> Symbol | None:
         """Return the closest symbol not above *address*, whatever its size.

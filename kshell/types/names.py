@@ -84,6 +84,8 @@ class SymbolIndex:
         self._more = Later(more)
         self._private: PrivateSymbols | None = None
         self._low: tuple[list[SymbolSource], list[SymbolSource], int] = [], [], 0
+        #: which symbols its sources lack as a whole, and what brings them
+        self.missing = ""
         #: 0: a symbol covers its size ("smart"); else the bytes behind its beginning that carry its name
         self.distance = 0
 

@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from kshell.errors import FormatError
+from kshell.errors import FormatError, SymbolNotFoundError
 from kshell.linux.tasks import iter_processes
 from kshell.target import kernel
 from kshell.target.open import open_target
@@ -52,7 +52,14 @@ def test_a_kernel_without_variables_in_kallsyms(name: str, monkeypatch: pytest.M
     guest = have(named_spec(name))
     with open_target(str(guest.elf)) as target:
         assert set(guest.oracle.pids()) <= {task.pid for task in iter_processes(target)}
-        assert target.symbols.get("modules") is None
+        with pytest.raises(SymbolNotFoundError) as caught:
+            target.symbol("modules")
+        assert "no CONFIG_KALLSYMS_ALL" in (caught.value.hint or "")
+        assert target.object("init_task").member("comm").string() == "swapper/0"
+        named = target.symbolize(target.symbol("init_task").address)
+        assert named is not None and named[0].name == "init_task"
+        assert target.symbolize(target.symbol("init_task").address + 16) is None
+        assert target.symbolize(target.symbol("schedule").address + 4) == (target.symbol("schedule"), 4)
         told = target.findings["symbols"]
         assert "no CONFIG_KALLSYMS_ALL" in told and "by the export table" in told
         if name == "5.10":  # its BTF has no per-CPU variables: pahole writes them since 1.19
