@@ -42,12 +42,13 @@ def covering(symbol: Symbol | None, address: int, rodata: tuple[int, int]) -> Sy
 
     Sizes are guessed: they reach to the next symbol. In read-only data (from ``rodata[0]`` to ``rodata[1]``) string
     literals lie between symbols and have none, up to half a MiB of them; there a symbol reaches a page at most. Labels
-    of the compiler (``.LC3``), which kernels before 5.13 keep some of, name nothing.
+    of the compiler (``.LC3``), which modules and kernels before 5.13 keep some of, name no data.
     """
     if symbol is None or address >= symbol.address + max(symbol.size, 1):
         return None
-    far = address - symbol.address >= PAGE or symbol.name.startswith(".L")
-    return None if far and rodata[0] <= address < rodata[1] else symbol
+    if symbol.name.startswith(".L") and symbol.type not in "tTwW":
+        return None
+    return None if address - symbol.address >= PAGE and rodata[0] <= address < rodata[1] else symbol
 
 
 def rodata_of(find: Callable[[str], list[Symbol]]) -> tuple[int, int]:

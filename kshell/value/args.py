@@ -90,6 +90,7 @@ def type_and_members(
         try:
             named = target.type(name)
         except TypeNotFoundError:
+            _check_blank(target, kind, name)
             if kind is None or "`" in name:
                 raise
             return Typed(kind, str(kind), tuple(words), found)
@@ -124,12 +125,27 @@ def piped_type(
     try:
         found = type_and_members(words, target, address, immediate=immediate)
     except KshellError:
+        if words and words[0] in TAGS:
+            raise
         return given
     # A word that is a member of what the pipe passes means the member, unless it says "struct".
     first = words[0] if words else None
     if first is None or (isinstance(first, str) and first not in TAGS and _is_path(kind, first)):
         return given
     return found
+
+
+def _check_blank(target: TypedTarget, kind: CType | None, name: str) -> None:
+    """:raises UsageError: *name* is a type and members as crash(8) has them: ``struct task_struct.pid,comm``"""
+    head, dot, rest = name.replace("->", ".").partition(".")
+    if not dot or (kind is not None and _has(kind, head)):
+        return
+    try:
+        target.type(head)
+    except KshellError:
+        return
+    members = rest.replace(",", " ")
+    raise UsageError(f"{name} is no type", hint=f"members stand behind a blank: {head} {members}")
 
 
 def _is_path(type: CType, path: str) -> bool:

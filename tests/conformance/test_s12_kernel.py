@@ -72,6 +72,12 @@ def run(guest_61: GuestImage) -> Iterator[Callable[[str], str]]:
     pytest.param("1000/X", r"(?s:.*)no process context(?s:.*)", id="12.4-a-verb-too"),
     pytest.param("current_task/J", r"(?s:.*)0x[0-9a-f]+ is the offset of the per-CPU symbol (\w+): \1::walk percpu\n",
                  id="12.4-a-per-cpu-symbol"),
+    pytest.param("init_task::print struct task_struct.pid,comm; ::ps | ::head -1 | ::print struct task_struct->pid",
+                 r"(?s:.*)struct task_struct.pid,comm is no type\n"
+                 r" +members stand behind a blank: struct task_struct pid comm\n"
+                 r"(?s:.*)struct task_struct->pid is no type\n"
+                 r" +members stand behind a blank: struct task_struct pid\n(?s:.*)",
+                 id="11.2-members-as-crash-has-them"),
     pytest.param("::walk thread t | ::print pid | ::head -1 | ::map <t | ::print task_struct pid; ::unset t",
                  r"pid = 1\n", id="8.3-t-is-a-variable-like-others"),
     pytest.param("::pgrep -x victim | ::walk seg | ::count; ::pgrep -x victim | ::print mm | ::walk seg | ::count",
