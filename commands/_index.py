@@ -12,6 +12,7 @@ DCMDS: dict[str, tuple[str, str, str, bool]] = {
     "$>": ("scripts", "Append what is typed and printed to a file; without a file stop", "refused", False),
     "$?": ("status", "Say what is being looked at, how it was found, and what is missing", "refused", True),
     "$C": ("stacks", "Show a stack as $c does, each function behind the stack pointer that it had", "optional", False),
+    "$L": ("threads", "List the threads of the process or core that is the target, or choose the one whose registers are meant", "refused", True),
     "$M": ("scripts", "List adb's macros that $< and $<< obey where there is no file of that name", "refused", False),
     "$P": ("variables", "Set the prompt; without a text it is the usual one again", "refused", False),
     "$Q": ("settings", "Leave kshell", "refused", True),

@@ -15,7 +15,7 @@ COLUMNS = (
 )
 
 
-@dcmd("threads", columns=COLUMNS, group="Processes")
+@dcmd("threads", aliases=("$L",), columns=COLUMNS, group="Processes")
 def threads(
     session: Session, tid: Annotated[Decimal | None, Word("tid", "the one to choose, in decimal")],
 ) -> Iterator[Output]:
