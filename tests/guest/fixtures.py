@@ -51,10 +51,10 @@ def live_guest() -> Iterator[RunningGuest]:
         yield guest
 
 
-@pytest.fixture(scope="session")
-def guest_inside() -> GuestImage:
-    """Linux 6.1 in which this kshell ran (inside.py); ``folder / "oracle/run"`` has what it said. No dumps."""
-    return have(named_spec("inside"))
+@pytest.fixture(scope="session", params=["inside", "inside-6.12"])
+def guest_inside(request: pytest.FixtureRequest) -> GuestImage:
+    """Linux 6.1 and 6.12 in which this kshell ran (inside.py); ``folder / "oracle/run"`` has what it said. No dumps."""
+    return have(named_spec(str(request.param)))
 
 
 @pytest.fixture(scope="session")
