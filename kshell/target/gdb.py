@@ -57,7 +57,7 @@ class GdbControl(Control):
 
     def _rescue(self) -> None:
         if self.found_running:
-            _rescue(self.machine.connection.place)
+            _rescue(self.machine.connection.place, True)
 
     # -- running and stopping --------------------------------------------------------------------------------------
 
@@ -225,7 +225,7 @@ def open_gdb(place: str, mode: str = "r", *, stay_stopped: bool = False) -> Targ
     :raises OpenError: there is no stub, it lacks what is needed, or no Linux kernel runs in the machine
     """
     connection = Connection(place, dial(place))
-    connection.on_loss = lambda: _rescue(place) if connection.stopped else None
+    connection.on_loss = lambda: None if stay_stopped else _rescue(place, connection.stopped)
     guard = Guard(connection.fileno(), FAREWELLS)
     try:
         try:
@@ -252,12 +252,16 @@ def open_gdb(place: str, mode: str = "r", *, stay_stopped: bool = False) -> Targ
         raise
 
 
-def _rescue(place: str) -> None:
-    """A connection is lost, and QEMU leaves the machine stopped, our breakpoints in it: let it go by another one."""
+def _rescue(place: str, ran: bool) -> None:
+    """A connection is lost, and QEMU leaves the machine stopped, our breakpoints in it: let it go by another one.
+
+    :param ran: it is known to have run; else that is so where QEMU does not tell (8.1 and later)
+    """
     with contextlib.suppress(KshellError):
         connection = Connection(place, dial(place), RESCUE_SECONDS)
         try:
-            _let_go(connection)
+            if ran or GdbMachine(connection).found_running is None:
+                _let_go(connection)
         finally:
             connection.close()
 
