@@ -41,6 +41,7 @@ DCMDS: dict[str, tuple[str, str, str, bool]] = {
     "array": ("print", "Walk the elements of an array", "required", False),
     "auxv": ("threads", "Show the auxiliary vector of the process or core that is the target", "refused", False),
     "bp": ("breakpoints", "Stop the virtual machine where an instruction is about to be executed", "optional", False),
+    "callout": ("timers", "List the timers that are pending on each CPU: those of the timer wheel, and high-resolution ones", "refused", False),
     "cat": ("scripts", "Print files as they are; in a pipe each line must be an expression", "refused", False),
     "checksum": ("checksum", "Show a checksum of memory", "optional", False),
     "cont": ("machine", "Let the virtual machine or process run; with breakpoints or watchpoints, until one stops it", "refused", False),
@@ -174,10 +175,12 @@ DCMDS: dict[str, tuple[str, str, str, bool]] = {
 WALKERS: dict[str, tuple[str, str, str, bool]] = {
     "blocked": ("locks", "Walk the tasks that sleep uninterruptibly (state D), threads too", "refused", False),
     "cpu": ("containers", "Walk the run queues (struct rq) of the online CPUs", "refused", False),
+    "cpu_dispq": ("sched", "Walk the tasks that wait for a CPU, from its struct rq or its number: those of walker runq that do not run", "required", False),
     "file": ("task", "Walk the open files of the task at the address", "required", False),
     "freemem": ("slab", "Walk the free objects of a slab cache", "required", False),
     "hlist": ("containers", "Walk the hlist_node nodes of a hash chain, from its hlist_head", "required", False),
     "holders": ("references", "Walk the objects of slabs that hold a pointer into the one that the address is in, each once", "required", False),
+    "hrtimer": ("timers", "Walk the high-resolution timers that are pending, CPU by CPU", "refused", False),
     "idr": ("containers", "Walk the pointers of an idr, by id", "required", False),
     "kmem": ("slab", "Walk the allocated objects of a slab cache, by its kmem_cache or its name: ::walk dentry", "required", False),
     "kmem_slab": ("slab", "Walk the slabs of a slab cache, the full ones too", "required", False),
@@ -199,6 +202,7 @@ WALKERS: dict[str, tuple[str, str, str, bool]] = {
     "seg": ("containers", "Walk the mappings (vm_area_struct) of an mm_struct, or of the task_struct of a process", "required", False),
     "stack": ("stacks", "Walk the program counters of a kernel stack, the innermost first, from a task_struct or an address on a stack", "required", False),
     "thread": ("processes", "Walk all threads; from a process, its threads", "optional", False),
+    "timer": ("timers", "Walk the timers that are pending in the timer wheel, CPU by CPU", "refused", False),
     "vma": ("containers", "Walk the mappings (vm_area_struct) of a task_struct, or of the process context", "optional", False),
     "xarray": ("containers", "Walk the entries of an xarray (radix tree), ascending", "required", False),
 }

@@ -1,4 +1,4 @@
-"""CPUs and what waits for them: ``::runq``, ``::cpuinfo``, ``::uptime``; the walker ``runq``."""
+"""CPUs and what waits for them: ``::runq``, ``::cpuinfo``, ``::uptime``; the walkers ``runq`` and ``cpu_dispq``."""
 
 from __future__ import annotations
 
@@ -77,6 +77,18 @@ def walk_runq(session: Session, address: int | None) -> Iterator[int]:
             for problem in queue.damage:
                 raise problem
             yield from (one.address for one in queue.queued)
+
+
+@walker("cpu_dispq", yields=TASK)
+def cpu_dispq(session: Session, address: int) -> Iterator[int]:
+    """Walk the tasks that wait for a CPU, from its struct rq or its number: those of walker runq that do not run."""
+    for queue in sched.run_queues(session.target):
+        if address in (queue.cpu, queue.address):
+            for problem in queue.damage:
+                raise problem
+            yield from (one.address for one in queue.queued if one.address != queue.current)
+            return
+    raise KshellError(f"no run queue of a CPU 0x{address:x}", hint="a CPU's number, or the address of a struct rq")
 
 
 @dcmd("cpuinfo", columns=(
