@@ -73,6 +73,7 @@ DCMDS: dict[str, tuple[str, str, str, bool]] = {
     "findleaks": ("leaks", "Find leaked objects of slab caches: allocated, and nothing that the kernel can get at refers to them", "refused", False),
     "findstack": ("stacks", "Show the kernel stack of a task, and whose it is", "required", False),
     "formats": ("settings", "List the letters of the formatting verbs / \\ @ ? and =", "refused", False),
+    "fsinfo": ("mounts", "List the mounted file systems, as /proc/mounts", "optional", False),
     "getu": ("context", "Choose the process whose user memory user addresses mean; without an argument show it", "optional", False),
     "grep": ("language", "Pass on the values of a pipe for which an expression is not 0", "optional", False),
     "head": ("pipes", "Pass on the first values of a pipe, 10 without a number", "refused", False),
@@ -156,6 +157,7 @@ DCMDS: dict[str, tuple[str, str, str, bool]] = {
     "vars": ("settings", "List the variables and registers", "refused", False),
     "version": ("settings", "Show the version of kshell", "refused", False),
     "vmap": ("memory", "List the areas of vmalloc space, with who asked for each; with an address the one that holds it", "optional", False),
+    "vnode2path": ("mounts", "Print the path of the file, path, dentry, inode, address_space or mount at the address", "required", False),
     "vtop": ("translation", "Translate a virtual address to a physical one", "required", False),
     "walk": ("language", "Walk a data structure with a walker, printing the address of each element", "optional", False),
     "walkers": ("help", "List the walkers with what they walk", "refused", False),
@@ -173,6 +175,7 @@ DCMDS: dict[str, tuple[str, str, str, bool]] = {
 
 
 WALKERS: dict[str, tuple[str, str, str, bool]] = {
+    "allfile": ("mounts", "Walk all open files: those that the descriptors of all tasks lead to, each once", "refused", False),
     "blocked": ("locks", "Walk the tasks that sleep uninterruptibly (state D), threads too", "refused", False),
     "cpu": ("containers", "Walk the run queues (struct rq) of the online CPUs", "refused", False),
     "cpu_dispq": ("sched", "Walk the tasks that wait for a CPU, from its struct rq or its number: those of walker runq that do not run", "required", False),
@@ -203,6 +206,7 @@ WALKERS: dict[str, tuple[str, str, str, bool]] = {
     "stack": ("stacks", "Walk the program counters of a kernel stack, the innermost first, from a task_struct or an address on a stack", "required", False),
     "thread": ("processes", "Walk all threads; from a process, its threads", "optional", False),
     "timer": ("timers", "Walk the timers that are pending in the timer wheel, CPU by CPU", "refused", False),
+    "vfs": ("mounts", "Walk the mounts of the first process's mount namespace; from a task, of its namespace", "optional", False),
     "vma": ("containers", "Walk the mappings (vm_area_struct) of a task_struct, or of the process context", "optional", False),
     "xarray": ("containers", "Walk the entries of an xarray (radix tree), ascending", "required", False),
 }
