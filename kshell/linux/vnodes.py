@@ -157,7 +157,7 @@ def _mount_of(target: Target, dentry: int) -> int:
         value = target.value(kind, one)
         if value.integer("mnt.mnt_sb") == sb and value.integer("mnt.mnt_root") in above:
             return one + member_offset(kind, "mnt")
-    raise KshellError(f"the dentry at 0x{dentry:x} is below no mount: it is disconnected, or its file system is no longer mounted")
+    raise KshellError(f"the dentry at 0x{dentry:x} is below no mount: it is disconnected, or was unmounted")
 
 
 def _ancestors(target: Target, dentry: int) -> set[int]:
