@@ -83,16 +83,18 @@ def _open_machine(transport: str, place: str, mode: str, options: Options) -> Ta
         from kshell.target.gdb import open_gdb
 
         return open_gdb(place, mode, stay_stopped=options.stay_stopped)
-    from kshell.target.qemu import open_qmp, open_ram
-
     if not place:
         what = "socket" if transport == "qmp" else "file"
         raise OpenError(f"{transport}:", f"a {what} is needed behind {transport}:")
     if transport == "qmp":
+        from kshell.target.qemu import open_qmp
+
         return open_qmp(place, mode, pause=options.pause)
     if options.pause:
         raise OpenError(f"ram:{place}", "a memory file cannot pause its machine", kind="unsupported",
                         hint="qmp:SOCKET can")
+    from kshell.target.memoryfile import open_ram
+
     return open_ram(place, mode)
 
 

@@ -1,4 +1,4 @@
-"""A virtual machine under QEMU as a target: ``qmp:SOCKET`` through its monitor, ``ram:FILE`` through its memory file.
+"""A virtual machine under QEMU as a target by its monitor: ``qmp:SOCKET``.
 
 The monitor tells where the guest's RAM is in QEMU's process, which is then read and written directly; where that may
 not be done memory comes through the monitor, slowly. The kernel is found as in a dump that does not tell where it is:
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -17,16 +16,7 @@ from typing import TYPE_CHECKING
 
 from kshell.arch.model import arch_of_machine
 from kshell.errors import KshellError, OpenError
-from kshell.memory.guestram import (
-    GIB,
-    GuestRam,
-    RamPiece,
-    layout,
-    likely_splits,
-    open_process_memory,
-    parse_mtree,
-    split_ram,
-)
+from kshell.memory.guestram import GuestRam, RamPiece, layout, open_process_memory, parse_mtree
 from kshell.memory.model import Memory
 from kshell.memory.overlay import Overlay
 from kshell.memory.qmp import Qmp, QmpError
@@ -249,83 +239,3 @@ def _is_the_guest(qmp: Qmp, ram: GuestRam) -> bool:
             else:
                 return False
     return True
-
-
-# -- a memory file ----------------------------------------------------------------------------------------------------
-
-
-def open_ram(words: str, mode: str = "r") -> Target:
-    """Open a memory file: ``FILE`` or ``FILE,below4g=SIZE``, the bytes of RAM below 4 GiB (3G for pc, 2G for q35).
-
-    :raises OpenError: it is not there, or no Linux is found in it
-    """
-    path, low = _parse(words)
-    name = f"ram:{words}"
-    try:
-        descriptor = os.open(path, (os.O_RDWR if mode == "r+" else os.O_RDONLY) | os.O_CLOEXEC)
-        kind = os.fstat(descriptor).st_mode
-        size = os.lseek(descriptor, 0, os.SEEK_END) if stat.S_ISREG(kind) or stat.S_ISBLK(kind) else 0
-    except OSError as error:
-        denied = isinstance(error, PermissionError)
-        why = "missing" if isinstance(error, FileNotFoundError) else "permission" if denied else "format"
-        raise OpenError(name, error.strerror or str(error), kind=why,
-                        hint="it belongs to the user that runs QEMU: sudo kshell ..." if denied else None) from error
-    if size < 1 << 20:
-        os.close(descriptor)
-        told = f"{size} bytes are" if stat.S_ISREG(kind) or stat.S_ISBLK(kind) else "no file, so"
-        raise OpenError(name, f"{told} no machine's memory", kind="format")
-    from kshell.arch.x86_64 import X86_64
-
-    best: Target | None = None
-    try:
-        for split in [low] if low else likely_splits(size):
-            pieces = split_ram(size, split)
-            ram = GuestRam(path, os.dup(descriptor), pieces, [piece.offset for piece in pieces],
-                           writable=mode == "r+", gone="the file became shorter")
-            what = f"memory file of a virtual machine, {size >> 20} MiB"
-            target = Target(name, what, X86_64(), mode=mode, live=True)
-            target.on_close(ram.close)
-            target.findings["image"] = target.description
-            target.findings["memory"] = f"RAM at {layout(pieces)}"
-            try:
-                found = attach_found(target, Overlay(ram) if mode == "c" else ram)
-                fits = found and (size <= split or low or _top(target) == pieces[-1].end)
-            except BaseException:
-                target.close()
-                raise
-            if fits:
-                if best is not None:
-                    best.close()
-                return target
-            if found and best is None:
-                best = target
-            else:
-                target.close()
-    finally:
-        os.close(descriptor)
-    if best is None:
-        raise OpenError(name, "no Linux is found in it: neither VMCOREINFO nor a kernel's page tables", kind="symbols",
-                        hint="a guest that has just been started has none; a dump is opened without ram:")
-    best.findings["memory"] += "; the kernel's max_pfn does not agree: name it, ram:FILE,below4g=SIZE"
-    return best
-
-
-def _top(target: Target) -> int:
-    """Return where the kernel believes that RAM ends, 0 when it does not tell."""
-    try:
-        return target.kernel.u64(target.symbol("max_pfn").address) * target.arch.page_size
-    except KshellError:
-        return 0
-
-
-def _parse(words: str) -> tuple[str, int]:
-    path, comma, option = words.rpartition(",")
-    if not comma or not option.startswith("below4g="):
-        return words, 0
-    value = option.removeprefix("below4g=")
-    found = re.fullmatch(r"(0x[0-9a-fA-F]+|\d+)([MG]?)", value)
-    number = int(found[1], 0) << {"": 0, "M": 20, "G": 30}[found[2]] if found else 0
-    if not 0 < number <= 4 * GIB or number % 4096:
-        raise OpenError(f"ram:{words}", f"below4g={value} is no size up to 4G", kind="format",
-                        hint="below4g=3G is QEMU's machine pc with 3 GiB or more, below4g=2G is q35")
-    return path, number

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import mmap
@@ -36,6 +37,7 @@ BUILD_VERSION = 1  # raise when build.py changes what an image holds
 ORACLE_DRIVE = 1 << 30
 SAVING = b"KSHELL-SAVING"  # init in the crash kernel, before it reads /proc/vmcore
 KEPT_ANSWERS = 8
+HELD = "held"  # in the folder of a guest that runs: a file that is locked for as long
 PANIC, PATIENCE = b"Kernel panic - not syncing", 10.0  # seconds for the rest of a panic's words
 DUMP_FORMATS = {"kdump-zlib": "kdump.zlib", "kdump-lzo": "kdump.lzo", "kdump-snappy": "kdump.snappy"}
 
@@ -85,7 +87,9 @@ def boot(spec: GuestSpec) -> Iterator[RunningGuest]:
         raise ValueError(f"guest {spec.name} crashes by itself; boot one without crash")
     folder = cache_root() / "live"
     folder.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f"{spec.name}-", dir=folder) as name:
+    _clear(folder)
+    with tempfile.TemporaryDirectory(prefix=f"{spec.name}-", dir=folder) as name, open(Path(name) / HELD, "wb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
         work = Path(name)
         drive = _empty(work / "drive", ORACLE_DRIVE)
         with _powered(spec, work, [drive]) as guest:
@@ -94,6 +98,17 @@ def boot(spec: GuestSpec) -> Iterator[RunningGuest]:
             unpack_oracle(drive, work / "oracle")
             guest.oracle_folder = work / "oracle"
             yield guest
+
+
+def _clear(folder: Path) -> None:
+    """Remove what guests left whose process was killed: nobody holds their folders."""
+    for old in folder.iterdir():
+        with suppress(OSError):  # it is held, or gone
+            if time.time() - old.stat().st_mtime > 600:  # one that is just being made is not held yet
+                if (old / HELD).exists():
+                    with open(old / HELD, "rb") as held:
+                        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(old, ignore_errors=True)
 
 
 def _build(spec: GuestSpec, final: Path) -> None:
