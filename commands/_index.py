@@ -136,6 +136,8 @@ DCMDS: dict[str, tuple[str, str, str, bool]] = {
     "tail": ("pipes", "Pass on the last values of a pipe, 10 without a number", "refused", False),
     "taint": ("modules", "Say what taints the kernel: what happened to it that makes its failures harder to trust", "refused", False),
     "task": ("task", "Show what is known of one process or thread: state, family, times, memory, files, credentials", "optional", False),
+    "taskq": ("taskq", "List the workqueues, or the one at the address", "optional", False),
+    "taskq_entry": ("taskq", "List the works that run or wait, of all workqueues, or of the workqueue or work at the address", "optional", False),
     "term": ("adb", "Show the type of the terminal", "refused", False),
     "thread": ("task", "List threads with their CPU, priority and times", "optional", False),
     "threadlist": ("mdb", "List all threads, or the one at the address: task, leader of its process, id and name", "optional", False),
@@ -204,10 +206,13 @@ WALKERS: dict[str, tuple[str, str, str, bool]] = {
     "runq": ("sched", "Walk the tasks that are runnable, CPU by CPU; from a struct rq, those of its CPU", "optional", False),
     "seg": ("containers", "Walk the mappings (vm_area_struct) of an mm_struct, or of the task_struct of a process", "required", False),
     "stack": ("stacks", "Walk the program counters of a kernel stack, the innermost first, from a task_struct or an address on a stack", "required", False),
+    "taskq_entry": ("taskq", "Walk the works that run or wait: of all workqueues, or of the one at the address", "optional", False),
+    "taskq_thread": ("taskq", "Walk the threads that run works: of all workqueues, or of the one at the address", "optional", False),
     "thread": ("processes", "Walk all threads; from a process, its threads", "optional", False),
     "timer": ("timers", "Walk the timers that are pending in the timer wheel, CPU by CPU", "refused", False),
     "vfs": ("mounts", "Walk the mounts of the first process's mount namespace; from a task, of its namespace", "optional", False),
     "vma": ("containers", "Walk the mappings (vm_area_struct) of a task_struct, or of the process context", "optional", False),
+    "workqueue": ("taskq", "Walk the workqueues", "refused", False),
     "xarray": ("containers", "Walk the entries of an xarray (radix tree), ascending", "required", False),
 }
 
