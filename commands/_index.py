@@ -102,6 +102,7 @@ DCMDS: dict[str, tuple[str, str, str, bool]] = {
     "offsetof": ("print", "Show the offset of a member in a type, and its size", "refused", False),
     "page": ("memory", "Show pages of memory: references, mappings, flags, what each is used for, and who has it", "optional", False),
     "page_num2pp": ("mdb", "Print the address of the struct page of a page frame, whose number is the address", "optional", False),
+    "pagelookup": ("page_cache", "List the pages of a file that are in memory, or find the one that holds a byte of it", "required", False),
     "panic": ("panic", "Say why the kernel died: reason, place, instruction, address, registers, taints, stack", "refused", False),
     "panicinfo": ("mdb", "Show which CPU and thread panicked, the message, and the registers; ::panic says more", "refused", False),
     "pfiles": ("task", "List the open files of a process: descriptor, type, position, flags and path", "optional", False),
@@ -112,6 +113,8 @@ DCMDS: dict[str, tuple[str, str, str, bool]] = {
     "print": ("print", "Print an object by its C type, whole or some members", "optional", False),
     "printf": ("printf", "Print members of an object in a format", "required", False),
     "ps": ("processes", "List processes", "optional", False),
+    "ptable": ("tables", "Show the entries of the page table in a page frame, whose number is the address; empty ones are left out", "required", False),
+    "pte": ("tables", "Say what an entry of a page table says: the entry itself is the address", "required", False),
     "ptree": ("processes", "Show processes as a tree of parents and children", "optional", False),
     "quit": ("settings", "Leave kshell", "refused", False),
     "regs": ("status", "Show the registers of a CPU, as the dump has them or as they are now, or of a thread of a process or core", "optional", False),
@@ -157,6 +160,7 @@ DCMDS: dict[str, tuple[str, str, str, bool]] = {
     "uread": ("access", "Show bytes at a user virtual address of the process context, or copy them to a file", "required", False),
     "uwrite": ("write", "Write at a user virtual address of the process context", "required", False),
     "vars": ("settings", "List the variables and registers", "refused", False),
+    "vatopfn": ("translation", "Print the page frame that a virtual address is mapped to", "required", False),
     "version": ("settings", "Show the version of kshell", "refused", False),
     "vmap": ("memory", "List the areas of vmalloc space, with who asked for each; with an address the one that holds it", "optional", False),
     "vnode2path": ("mounts", "Print the path of the file, path, dentry, inode, address_space or mount at the address", "required", False),
@@ -178,6 +182,7 @@ DCMDS: dict[str, tuple[str, str, str, bool]] = {
 
 WALKERS: dict[str, tuple[str, str, str, bool]] = {
     "allfile": ("mounts", "Walk all open files: those that the descriptors of all tasks lead to, each once", "refused", False),
+    "allpages": ("memory", "Walk the struct pages of all memory that there is: mdb's name of the walker page", "refused", False),
     "blocked": ("locks", "Walk the tasks that sleep uninterruptibly (state D), threads too", "refused", False),
     "cpu": ("containers", "Walk the run queues (struct rq) of the online CPUs", "refused", False),
     "cpu_dispq": ("sched", "Walk the tasks that wait for a CPU, from its struct rq or its number: those of walker runq that do not run", "required", False),

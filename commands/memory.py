@@ -154,6 +154,12 @@ def walk_page(session: Session) -> Iterator[Output]:
     yield Items(taken.pages(types.array).tolist(), "struct page")
 
 
+@walker("allpages", yields="struct page")
+def walk_allpages(session: Session) -> Iterator[Output]:
+    """Walk the struct pages of all memory that there is: mdb's name of the walker page."""
+    yield from walk_page.function(session)
+
+
 ZONE_COLUMNS = (
     Column("ADDR", kind=ADDRESS), Column("NODE", 4, DECIMAL), Column("NAME", 8), Column("START", 9, HEX, ">"),
     Column("SPANNED", 10, COUNT), Column("PRESENT", 10, COUNT), Column("MANAGED", 10, COUNT), Column("FREE", 10, COUNT),

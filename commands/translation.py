@@ -1,4 +1,4 @@
-"""``::vtop``: page tables; ``::mappings``: what is mapped where."""
+"""``::vtop``, ``::vatopfn``: page tables; ``::mappings``: what is mapped where."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from kshell.api import (
 from kshell.linux import memory_map, processes, whatis_pages
 from kshell.linux import vtop as vtop_
 from kshell.linux.userland import user_facts
+from kshell.target.space import AddressSpace
 
 
 @dcmd("vtop", group="Memory")
@@ -45,16 +46,11 @@ def vtop(
       init_task::vtop -v
       ::getu 812; 404010::vtop
     """
-    if user_facts(session.target) is not None:
-        raise KshellError("failed to get physical mapping: a process or file has no page tables to look at")
-    space = vtop_.page_tables(session.target.user_space(mm) if mm is not None else session.space(address))
+    space = _space(session, address, mm)
     for step in vtop_.steps(space, address) if verbose and not call.pipe_out else ():
         flags = f" ({step.flags})" if step.flags else ""
         yield Text(f"    {step.name} at {step.table:x}[{step.slot:x}] = {step.entry:x}{flags}")
-    try:
-        paddr = space.translate(address)
-    except KshellError as error:
-        raise KshellError(f"failed to get physical mapping: {_why(error)}", hint=error.hint) from error
+    paddr = _physical(session, address, mm)
     if call.pipe_out:
         yield Item(paddr)
     else:
@@ -64,6 +60,38 @@ def vtop(
                 yield Text(f"    {whatis_pages.page_text(session.target, paddr)}", paddr)
             except KshellError as error:
                 yield Text(f"    page {paddr >> 12:x} ({error})", paddr)
+
+
+@dcmd("vatopfn", group="Memory")
+def vatopfn(
+    session: Session, address: int, call: Call,
+    mm: Annotated[Expr | None, Option("-a", "mm", "in the address space of this mm_struct")],
+) -> Iterator[Output]:
+    """Print the page frame that a virtual address is mapped to.
+
+    A kernel address through the kernel's page tables, a user address through those of the process context, or of -a.
+    Into a pipe it passes the frame's number.
+
+    Examples:
+      init_task::vatopfn
+      init_task::vatopfn | ::page -f
+    """
+    frame = _physical(session, address, mm) >> 12
+    yield Item(frame) if call.pipe_out else Text(f"virtual {address:x} mapped to pfn {frame:x}", frame)
+
+
+def _physical(session: Session, address: int, mm: int | None) -> int:
+    """Return the physical address of a virtual one: of the kernel, of the process context, or of the mm_struct *mm*."""
+    try:
+        return _space(session, address, mm).translate(address)
+    except KshellError as error:
+        raise KshellError(f"failed to get physical mapping: {_why(error)}", hint=error.hint) from error
+
+
+def _space(session: Session, address: int, mm: int | None) -> AddressSpace:
+    if user_facts(session.target) is not None:
+        raise KshellError("failed to get physical mapping: a process or file has no page tables to look at")
+    return vtop_.page_tables(session.target.user_space(mm) if mm is not None else session.space(address))
 
 
 def _why(error: KshellError) -> str:

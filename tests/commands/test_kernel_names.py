@@ -9,6 +9,7 @@ import pytest
 from kshell.target.open import open_target
 from tests.commands.asking import ask, objects
 from tests.guest.fixtures import have
+from tests.guest.oracle import PAGE_FRAME, PAGE_PRESENT, PAGE_SWAPPED
 from tests.guest.spec import named_spec
 from tests.linux.conftest import Guest
 
@@ -58,3 +59,65 @@ def test_13_allfile_has_each_file_once(guest: Guest) -> None:
     single = ask(guest.target, "::walk thread | ::walk file").split()
     assert len(every) == len(set(every)) and set(every) == set(single) and len(every) < len(single)
     assert set(every) <= set(ask(guest.target, "::walk filp").split())
+
+
+# -- page tables, page cache ------------------------------------------------------------------------------------------
+
+
+def test_12_1_vatopfn_pte_and_ptable_have_the_frames_of_pagemap(guest: Guest) -> None:
+    pid = guest.oracle.victim()["pid"]
+    told = {address: entry & PAGE_FRAME for address, entry in guest.oracle.pagemap(pid).items()
+            if entry & PAGE_PRESENT and entry & PAGE_FRAME}
+    stack = next(line for line in guest.oracle.maps(pid) if line.name == "[stack]")
+    wanted = {address: frame for address, frame in told.items() if stack.start <= address < stack.end}
+    assert wanted
+    for address, frame in wanted.items():
+        assert ask(guest.target, f"::getu {pid}; 0x{address:x}::vatopfn").splitlines()[0] == (
+            f"virtual {address:x} mapped to pfn {frame:x}")
+        rows = {row["virtual"]: row for row in objects(guest.target, f"::getu {pid}; 0x{address:x}::ptable -a")
+                if "virtual" in row}
+        row = rows[f"0x{address:x}"]
+        assert row["pfn"] == frame and "user" in row["flags"] and "noexec" in row["flags"]
+        (same,) = objects(guest.target, f"{row['entry']}::pte")
+        assert same == {name: cell for name, cell in row.items() if name not in ("virtual", "slot")}
+    assert "no mapping for address" in ask(guest.target, "0xffffc8ffffffffff::vatopfn")
+
+
+def test_12_1_ptable_from_the_top_leads_to_every_table_below(guest: Guest) -> None:
+    line = "::pgrep -x swapped | ::print mm->pgd | ::vatopfn"
+    for level in (3, 2, 1):
+        below = ask(guest.target, f"{line} | ::ptable -l {level} | ::count").split()
+        rows = objects(guest.target, f"{line} | ::ptable -l {level}")
+        assert below == [str(len(rows))] and all(row["kind"] == "table" for row in rows[:1])
+        line += f" | ::ptable -l {level} | ::head -1"
+    last = objects(guest.target, f"{line} | ::ptable")
+    assert {row["kind"] for row in last} <= {"page", "swapped"}
+    pid = objects(guest.target, "::pgrep -x swapped")[0]["pid"]
+    swapped = [address for address, entry in guest.oracle.pagemap(pid).items() if entry & PAGE_SWAPPED]
+    assert swapped
+    rows = objects(guest.target, f"::getu {pid}; 0x{swapped[0]:x}::ptable -a")
+    found = {int(row["virtual"], 16) for row in rows if row.get("kind") == "swapped"}
+    span = {address for address in swapped if address >> 21 == swapped[0] >> 21}
+    assert found == span
+
+
+def test_12_1_pagelookup_has_the_frames_of_pagemap(guest: Guest) -> None:
+    pid = guest.oracle.victim()["pid"]
+    entries = guest.oracle.pagemap(pid)
+    some = 0
+    for line in guest.oracle.maps(pid):
+        if line.permissions[0] != "r" or "w" in line.permissions or not line.name.startswith("/"):
+            continue
+        for address in range(line.start, line.end, 4096):
+            entry = entries.get(address, 0)
+            if entry & PAGE_PRESENT and entry & PAGE_FRAME:
+                (row,) = objects(guest.target, f"::pgrep -x victim | ::print mm->exe_file | ::pagelookup -o "
+                                               f"0x{line.offset + address - line.start:x}")
+                assert row["pfn"] == entry & PAGE_FRAME
+                some += 1
+    assert some
+    rows = objects(guest.target, "::pgrep -x victim | ::print mm->exe_file | ::pagelookup")
+    inode = "::pgrep -x victim | ::print mm->exe_file->f_inode"
+    assert len(rows) == int(ask(guest.target, f"{inode} | ::print struct inode i_data.nrpages").split()[-1], 0)
+    assert rows == objects(guest.target, f"{inode} | ::pagelookup")
+    assert "is not in the page cache" in ask(guest.target, f"{inode} | ::pagelookup -o 0x40000000")
