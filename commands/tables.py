@@ -23,7 +23,6 @@ from kshell.api import (
 from kshell.linux import page_entries
 from kshell.linux import vtop as vtop_
 from kshell.linux.page_entries import Entry
-from kshell.target.space import AddressSpace
 
 COLUMNS = (Column("ENTRY", kind=ADDRESS), Column("KIND", 7), Column("PFN", 9, HEX, ">"), Column("FLAGS", 50),
            Column("NOTE"))
@@ -44,7 +43,7 @@ def pte(
       8000000001234067::pte
       12000e3::pte -l 1
     """
-    space = tables(session)
+    space = vtop_.page_tables(session.target.kernel)
     yield _row(page_entries.decode(space.format, address, page_entries.level_of(space, level or 0)))
 
 
@@ -66,7 +65,7 @@ def ptable(
     if virtual and level is not None:
         raise UsageError("-l is for the table in a page frame, -a finds the level")
     if not virtual:
-        space = tables(session)
+        space = vtop_.page_tables(session.target.kernel)
         for entry in page_entries.table(space, address, page_entries.level_of(space, level or 0)):
             yield _row(entry, entry.slot)
         return
@@ -75,11 +74,6 @@ def ptable(
     yield Table((Column("VIRTUAL", kind=ADDRESS), *SLOTS))
     for entry in page_entries.table(space, frame, depth):
         yield _row(entry, page_entries.virtual(space, first, depth, entry.slot), entry.slot)
-
-
-def tables(session: Session) -> AddressSpace:
-    """Return the kernel's address space, for the format of its page tables."""
-    return vtop_.page_tables(session.target.kernel)
 
 
 def _row(entry: Entry, *before: int) -> Row:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from kshell.api import (
     ADDRESS,
@@ -27,7 +27,9 @@ from kshell.api import (
 from kshell.linux import memory_map, processes, whatis_pages
 from kshell.linux import vtop as vtop_
 from kshell.linux.userland import user_facts
-from kshell.target.space import AddressSpace
+
+if TYPE_CHECKING:
+    from kshell.target.space import AddressSpace
 
 
 @dcmd("vtop", group="Memory")
