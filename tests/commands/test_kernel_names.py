@@ -6,9 +6,14 @@ from collections.abc import Iterator
 
 import pytest
 
+from kshell.linux import locks
+from kshell.linux.lists import member_offset
+from kshell.linux.vtop import page_tables
 from kshell.target.open import open_target
+from kshell.target.target import Target
 from tests.commands.asking import ask, objects
 from tests.guest.fixtures import have
+from tests.guest.image import GuestImage
 from tests.guest.oracle import PAGE_FRAME, PAGE_PRESENT, PAGE_SWAPPED
 from tests.guest.spec import named_spec
 from tests.linux.conftest import Guest
@@ -121,3 +126,69 @@ def test_12_1_pagelookup_has_the_frames_of_pagemap(guest: Guest) -> None:
     assert len(rows) == int(ask(guest.target, f"{inode} | ::print struct inode i_data.nrpages").split()[-1], 0)
     assert rows == objects(guest.target, f"{inode} | ::pagelookup")
     assert "is not in the page cache" in ask(guest.target, f"{inode} | ::pagelookup -o 0x40000000")
+
+
+# -- locks, stacks, wait queues ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def deadlocked(guest_abba: GuestImage) -> Iterator[Target]:
+    with open_target(str(guest_abba.elf), mode="c") as target:
+        yield target
+
+
+def test_12_1_mutex_and_rwlock_of_a_deadlock(deadlocked: Target) -> None:
+    (row,) = objects(deadlocked, "left_lock::mutex")
+    assert (row["held"], row["comm"], row["waiters"], row["flags"]) == ("held", "abba-left", 2, "waiters")
+    lines = ask(deadlocked, "left_lock::mutex -w").splitlines()[2:]
+    assert [line.split()[3] for line in lines] == ["abba-right", "abba-bystander"]
+    (row,) = objects(deadlocked, "ledger_lock::rwlock")
+    assert (row["held"], row["comm"], row["readers"], row["waiters"]) == ("write", "abba-left", 0, 2)
+    assert ask(deadlocked, "ledger_lock::rwlock -w | ::print comm").count("abba-") == 2
+
+
+def test_12_1_a_rwlock_held_for_reading(deadlocked: Target) -> None:
+    kind = deadlocked.type("struct rw_semaphore")  # three readers, no writer
+    at = deadlocked.symbol("ledger_lock").address
+    deadlocked.kernel.write(at + member_offset(kind, "count"), (0x300).to_bytes(8, "little"))
+    owner = deadlocked.value(kind, at).integer("owner.counter") & locks.OWNER
+    deadlocked.kernel.write(at + member_offset(kind, "owner"), (owner | 3).to_bytes(8, "little"))
+    (row,) = objects(deadlocked, "ledger_lock::rwlock")
+    assert (row["held"], row["readers"], row["comm"], row["flags"]) == ("read", 3, "abba-left", "nonspinnable")
+
+
+def test_12_1_locks_that_nobody_holds(guest: Guest) -> None:
+    (row,) = objects(guest.target, "cgroup_mutex::mutex")
+    assert (row["held"], row.get("owner"), row["waiters"], row["flags"]) == ("free", None, 0, "")
+    (row,) = objects(guest.target, "namespace_sem::rwlock")
+    assert (row["held"], row["readers"], row["waiters"], row["flags"]) == ("free", 0, 0, "")
+    assert "cannot read" in ask(guest.target, "linux_banner::mutex")
+
+
+def test_12_1_whatthread_has_what_a_search_through_memory_finds_on_stacks(guest: Guest) -> None:
+    target = guest.target
+    translate = page_tables(target.kernel).translate
+    pages: dict[int, int] = {}
+    for task in ask(target, "::walk thread").split():
+        stack = target.value("struct task_struct", int(task, 16)).integer("stack")
+        for page in range(stack, stack + 0x4000 if stack else 0, 0x1000):
+            pages[translate(page) >> 12] = int(task, 16)
+    (init,) = ask(target, "::pid2proc 1").split()
+    hits = {translate(int(place, 16)) for place in ask(target, f"{init}::kgrep -q").split()}
+    wanted = {hit: pages[hit >> 12] for hit in hits if hit >> 12 in pages}
+    rows = objects(target, f"{init}::whatthread -v")
+    found = {translate(int(row["place"], 16)): int(row["addr"], 16) for row in rows if row["pid"]}
+    assert found == wanted and wanted
+    assert {row["where"] for row in rows} >= {"kernel_wait4"}
+    counts = objects(target, f"{init}::whatthread")
+    assert sum(row["places"] for row in counts) == len(rows)
+
+
+def test_13_wchan_is_who_waits_in_a_queue(guest: Guest) -> None:
+    assert any("do_wait" in line for line in guest.oracle.stack(1))
+    (init,) = ask(guest.target, "::pid2proc 1").split()
+    queue = f"{init}::print struct task_struct signal->wait_chldexit"
+    assert ask(guest.target, f"{queue} | ::walk wchan").split() == [init]
+    victim = "::pgrep -x victim | ::print signal->wait_chldexit | ::walk wchan"
+    assert ask(guest.target, victim) == ""
+    assert ask(guest.target, "linux_banner::walk wchan").startswith("kshell:")
