@@ -149,6 +149,11 @@ def _nodes(target: Target, cache: Value) -> Iterator[Value]:
             yield pointer
 
 
+def partial_heads(target: Target, cache: Value) -> list[int]:
+    """Return the heads of the nodes' lists of partial slabs of the ``struct kmem_cache`` *cache*."""
+    return [pointer.deref()["partial"].address or 0 for pointer in _nodes(target, cache)]
+
+
 def node_count(target: Target) -> int:
     """Return nr_node_ids."""
     symbol = target.symbols.get("nr_node_ids")  # a constant in kernels without NUMA

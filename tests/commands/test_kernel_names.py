@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from kshell.linux import locks
+from kshell.linux import locks, slab
 from kshell.linux.lists import member_offset
+from kshell.linux.slub import has_member, slab_type
 from kshell.linux.vtop import page_tables
 from kshell.target.open import open_target
 from kshell.target.target import Target
@@ -192,3 +193,54 @@ def test_13_wchan_is_who_waits_in_a_queue(guest: Guest) -> None:
     victim = "::pgrep -x victim | ::print signal->wait_chldexit | ::walk wchan"
     assert ask(guest.target, victim) == ""
     assert ask(guest.target, "linux_banner::walk wchan").startswith("kshell:")
+
+
+# -- slabs ------------------------------------------------------------------------------------------------------------
+
+
+def test_12_1_kmem_slabs_has_what_the_kernel_counts_and_lists(guest: Guest) -> None:
+    target = guest.target
+    rows = {row["name"]: row for row in objects(target, "::kmem_slabs")}
+    some = 0
+    for cache in slab.iter_caches(target):
+        if not isinstance(cache.slabs, int) or not cache.slabs:
+            continue
+        row = rows[cache.name]
+        assert (row["slabs"], row["buffers"]) == (cache.slabs, cache.objects), cache.name
+        each = objects(target, f"0x{cache.address:x}::kmem_slabs")
+        assert len(each) == cache.slabs and sum(one["objects"] - one["inuse"] for one in each) == row["unused"]
+        # the kernel's own lists: partial slabs are linked, full ones and those of CPUs are not
+        listed = ask(target, f"0x{cache.address:x}::walk kmem_slab_partial").split()
+        assert sorted(listed) == sorted(one["slab"] for one in each if one["state"] in ("partial", "empty")), cache.name
+        assert len(listed) == row["partial"] + row["empty"]
+        some += len(listed)
+    assert some
+
+
+def test_13_kmem_cpu_cache_is_what_cpus_allocate_from(guest: Guest) -> None:
+    target = guest.target
+    found = ask(target, "::kmem_cache -n dentry | ::walk kmem_cpu_cache").split()
+    assert len(found) == len(target.cpu_numbers("possible"))
+    kind = target.type("struct kmem_cache_cpu")
+    member = "slab" if has_member(kind, "slab") else "page"
+    held = {target.value(kind, int(one, 16)).integer(member) for one in found} - {0}
+    rows = {int(row["slab"], 16): row["state"] for row in objects(target, "::kmem_slabs dentry")}
+    assert held and all(rows[one].startswith("cpu ") for one in held)
+
+
+def test_12_1_kmem_verify_finds_a_free_list_that_was_overwritten(guest: Guest) -> None:
+    assert ask(guest.target, "::kmem_verify | ::count").split() == ["0"]
+    assert {row["integrity"] for row in objects(guest.target, "::kmem_verify")} == {"clean"}
+    with open_target(str(guest.image.elf), mode="c") as target:
+        name, row = next((name, row) for name in ("kmalloc-32", "kmalloc-16", "kmalloc-192", "vm_area_struct", "filp")
+                         for row in objects(target, f"::kmem_slabs {name}") if row["state"] == "partial")
+        kind = slab_type(target)
+        first = target.value(kind, int(row["slab"], 16)).integer("freelist")
+        assert first
+        offset = target.value("struct kmem_cache", slab.find_cache(target, name).address).integer("offset")
+        target.kernel.write(first + offset, b"use after free!!"[:8])
+        text = ask(target, f"::kmem_verify {name}")
+        assert row["slab"][2:] in text and "1 of " in text and "its free list is damaged" in text
+        assert ask(target, f"::kmem_verify {name} | ::map .").split() == [row["slab"]]
+        bad = [one for one in objects(target, "::kmem_verify") if one["integrity"] != "clean"]
+        assert [(one["name"], one["integrity"]) for one in bad] == [(name, "1 corrupt slabs")]
