@@ -102,8 +102,9 @@ def taskq(
 def taskq_entry(session: Session, address: int | None) -> Iterator[Output]:
     """List the works that run or wait, of all workqueues, or of the workqueue or work at the address.
 
-    STATE is running, next (a worker has it already), pending (in a pool, for a worker), or inactive (its queue runs
-    as many as it may). CPU is empty for the pools of unbound queues. What runs may have been freed by its function.
+    STATE is running, next (a worker has it already; it may be the one that runs, queued again), pending (in a pool,
+    for a worker), or inactive (its queue runs as many as it may). CPU is empty for the pools of unbound queues. What
+    runs may have been freed by its function.
 
     Examples:
       ::taskq_entry
