@@ -9,18 +9,21 @@ from kshell.api import (
     ADDRESS,
     Column,
     Flag,
+    Item,
     KshellError,
     Output,
     Row,
     Session,
     Table,
     Text,
+    Warn,
     Word,
     dcmd,
     escape,
     walker,
 )
 from kshell.linux import files, mounts, processes, tasks, vnodes
+from kshell.linux.kernel import require_kernel
 from kshell.linux.mounts import MOUNT
 
 COLUMNS = (Column("ADDR", kind=ADDRESS), Column("TYPE", 10), Column("DEVICE", 20, key="source"), Column("MOUNT"))
@@ -46,6 +49,7 @@ def fsinfo(
       ::walk vfs | ::fsinfo
     """
     target = session.target
+    require_kernel(target)
     if verbose:
         yield Table((*LONG[:5], Column("MOUNT", 20), LONG[6]), MOUNT)
     if address is not None:
@@ -89,16 +93,20 @@ def vnode2path(session: Session, address: int) -> Iterator[Output]:
 
 
 @walker("allfile", yields="struct file")
-def allfile(session: Session) -> Iterator[int]:
+def allfile(session: Session) -> Iterator[Output]:
     """Walk all open files: those that the descriptors of all tasks lead to, each once.
 
     What is open without a descriptor (mapped, or held by the kernel alone) is among the objects of the slab cache:
     ::walk filp.
     """
     target = session.target
+    require_kernel(target)
     seen: set[int] = set()
-    for pointer in dict.fromkeys(task.address for task in tasks.iter_threads(target)):
-        for one in files.open_files(target, pointer):
-            if one.file not in seen:
-                seen.add(one.file)
-                yield one.file
+    for task in tasks.iter_threads(target):
+        try:
+            for one in files.open_files(target, task.address):
+                if one.file not in seen:
+                    seen.add(one.file)
+                    yield Item(one.file, "struct file")
+        except KshellError as error:
+            yield Warn(f"the files of {task.comm} ({task.pid}) are not all told: {error}")

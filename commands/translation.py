@@ -84,8 +84,9 @@ def vatopfn(
 
 def _physical(session: Session, address: int, mm: int | None) -> int:
     """Return the physical address of a virtual one: of the kernel, of the process context, or of the mm_struct *mm*."""
+    space = _space(session, address, mm)
     try:
-        return _space(session, address, mm).translate(address)
+        return space.translate(address)
     except KshellError as error:
         raise KshellError(f"failed to get physical mapping: {_why(error)}", hint=error.hint) from error
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from kshell.errors import KshellError
+from kshell.linux.kernel import require_kernel
 from kshell.linux.lists import chase, member_offset
 from kshell.linux.locks import MAX_WAITERS, OWNER, READER_OWNED, WORD
 from kshell.linux.slub import has_member
@@ -47,6 +48,7 @@ def mutex_state(target: Target, address: int) -> State:
 
     :raises KshellError: it cannot be read, its list of waiters is damaged, or the kernel's mutexes are rt_mutexes
     """
+    require_kernel(target)
     kind = target.type("struct mutex")
     _require(kind, "struct mutex")
     word = target.value(kind, address).integer("owner.counter") & WORD
@@ -60,6 +62,7 @@ def rwsem_state(target: Target, address: int) -> State:
 
     :raises KshellError: as :func:`mutex_state`
     """
+    require_kernel(target)
     kind = target.type("struct rw_semaphore")
     _require(kind, "struct rw_semaphore")
     value = target.value(kind, address)

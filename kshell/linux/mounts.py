@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from kshell.errors import KshellError
+from kshell.linux.kernel import require_kernel
 from kshell.linux.lists import chase, member_offset
 from kshell.linux.paths import Paths
 from kshell.linux.rbtree import rbtree_for_each
@@ -55,6 +56,7 @@ def mount_addresses(target: Target, task: int | None = None) -> list[int]:
 
     :raises KshellError: the task has none (a zombie), or the list or tree is damaged
     """
+    require_kernel(target)
     if task is None:
         task = target.symbol("init_task").address
     proxy = task_value(target, task).integer("nsproxy")

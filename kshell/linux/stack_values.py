@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from kshell.linux.cpus import thread_size
+from kshell.linux.kernel import require_kernel
 from kshell.linux.stack import layout_of
 from kshell.linux.stacks import function, stacks
 from kshell.linux.task_stacks import stack_bases
@@ -38,6 +39,7 @@ def holders(target: Target, value: int) -> Iterator[Holder]:
 
     What of a stack cannot be read is left out.
     """
+    require_kernel(target)
     size, needle = thread_size(target), value.to_bytes(8, "little")
     found: dict[int, list[int]] = {}
     for base, task in sorted(stack_bases(target).items()):

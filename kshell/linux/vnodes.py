@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from kshell.errors import FormatError, KshellError
+from kshell.errors import Fault, FormatError, KshellError, Reason
+from kshell.linux.kernel import require_kernel
 from kshell.linux.lists import chase, member_offset
 from kshell.linux.mounts import MOUNT, mount_addresses
 from kshell.linux.paths import MAX_COMPONENTS, Paths
@@ -40,19 +41,28 @@ def identify(target: Target, address: int) -> Vnode:
 
     :raises KshellError: it is none of :data:`KINDS`
     """
-    found = probe(target, address)
+    require_kernel(target)
+    lost: list[Fault] = []
+    found = probe(target, address, lost)
     if found is not None:
         return found
+    if lost:
+        raise KshellError(f"what 0x{address:x} is cannot be told: {lost[0]}")
     raise KshellError(f"0x{address:x} is no file, path, dentry, inode, address_space or mount",
                       hint=f"{address:x}::whatis tells what is there")
 
 
-def probe(target: Target, address: int) -> Vnode | None:
-    """Return what the structure at *address* is, None for none of :data:`KINDS`."""
+def probe(target: Target, address: int, lost: list[Fault] | None = None) -> Vnode | None:
+    """Return what the structure at *address* is, None for none of :data:`KINDS`.
+
+    :param lost: gets the faults of memory that was there, but is not in the dump
+    """
     for kind in KINDS:
         try:
             found = _PROBES[kind](target, address)
-        except KshellError:
+        except KshellError as error:
+            if lost is not None and isinstance(error, Fault) and error.reason is not Reason.NOT_MAPPED:
+                lost.append(error)
             continue
         if found is not None:
             return found

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kshell.errors import KshellError
+from kshell.linux.kernel import require_kernel
 from kshell.linux.lists import chase, member_offset
 from kshell.linux.task_stacks import every_task
 
@@ -29,6 +30,7 @@ def waiting_tasks(target: Target, queue: int) -> Iterator[int]:
 
     :raises KshellError: there is no wait queue: its list cannot be followed
     """
+    require_kernel(target)
     kind, head = target.type(ENTRY), target.type("struct wait_queue_head")
     at = member_offset(kind, "entry")
     nodes = chase(target.kernel, queue + member_offset(head, "head"), 0, MAX_ENTRIES)

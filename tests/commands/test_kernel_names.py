@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -244,3 +245,18 @@ def test_12_1_kmem_verify_finds_a_free_list_that_was_overwritten(guest: Guest) -
         assert ask(target, f"::kmem_verify {name} | ::map .").split() == [row["slab"]]
         bad = [one for one in objects(target, "::kmem_verify") if one["integrity"] != "clean"]
         assert [(one["name"], one["integrity"]) for one in bad] == [(name, "1 corrupt slabs")]
+
+
+@pytest.mark.parametrize("line", [
+    "::fsinfo", "1000::vnode2path", "1000::mutex", "1000::rwlock", "1000::whatthread", "::kmem_slabs", "::kmem_verify",
+    "1000::pagelookup", "::walk vfs", "::walk allfile", "1000::walk wchan"])
+def test_12_1_without_a_kernel_it_is_said_that_there_is_none(line: str) -> None:
+    with open_target(sys.executable) as target:
+        assert "there is no kernel here" in ask(target, line)
+
+
+def test_12_1_vatopfn_without_page_tables() -> None:
+    with open_target(sys.executable) as target:
+        for name in ("vtop", "vatopfn"):
+            assert ask(target, f"1000::{name}") == (
+                f"kshell: ::{name}: failed to get physical mapping: a process or file has no page tables to look at\n")
