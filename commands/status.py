@@ -100,7 +100,7 @@ def _facts(session: Session) -> Iterator[tuple[str, str]]:
     if target.control is not None:
         yield "control", _control(session)
     yield "cpus", str(len(target.cpus)) if target.cpus else "no registers of CPUs"
-    yield from target.findings.items()
+    yield from list(target.findings.items())
     orc = _orc(session)
     if orc:
         yield "stack tables", orc

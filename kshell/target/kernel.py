@@ -131,6 +131,7 @@ def _make_symbols(target: Target) -> SymbolIndex:
 
 def _add_exported(target: Target, index: SymbolIndex) -> str:
     """Add what the kernel exports: its kallsyms has no variables (no CONFIG_KALLSYMS_ALL). Return that in words."""
+    from kshell.target.deduced import DeducedSymbols
     from kshell.types.ksymtab import load_exported
     from kshell.types.percpusyms import PercpuSymbols
 
@@ -145,10 +146,12 @@ def _add_exported(target: Target, index: SymbolIndex) -> str:
         exported = load_exported(target.kernel, place)
     except KshellError as error:
         _add_windows(target, index)
+        index.add(DeducedSymbols(target))
         return f"; {why}; exported ones cannot be had: {error}; a vmlinux or System.map brings them"
     index.add(exported, first=True)
     _add_windows(target, index)  # before names are looked for in the types, which need the symbols to be there
     index.add(PercpuSymbols(lambda: base if isinstance(base := target.types.base, Btf) else None, exported))
+    index.add(DeducedSymbols(target))
     return (f"; {why}; {len(exported)} exported ones by the export table, per-CPU ones by BTF; a vmlinux or "
             "System.map brings the others")
 

@@ -331,7 +331,7 @@ class Target:
         """Forget what was found by the kernel that is attached: another one takes its place."""
         self._symbols = self._types = self._percpu = None
         self._spaces.clear()
-        for word in ("symbols", "types", "modules", "module types", "direct map", "VMCOREINFO", "kallsyms"):
+        for word in ("symbols", "types", "modules", "module types", "direct map", "VMCOREINFO", "kallsyms", "deduced"):
             self.findings.pop(word, None)
 
     def close(self) -> None:

@@ -8,18 +8,13 @@ import pytest
 
 from kshell.errors import FormatError, SymbolNotFoundError
 from kshell.linux.tasks import iter_processes
-from kshell.target import kernel
 from kshell.target.open import open_target
-from kshell.types import kallsyms
-from kshell.types.kallsyms import Kallsyms
 from kshell.types.ksymtab import load_exported
-from kshell.types.linkedsyms import LinkedSymbols
 from tests.guest.fixtures import have
 from tests.guest.spec import named_spec
 from tests.memory.held import Held
+from tests.target.thin import cut_down
 
-#: labels that kallsyms has without CONFIG_KALLSYMS_ALL (seen on a 6.18 kernel built so)
-LABELS = ("__start_", "__stop_")
 GUESTS = ["5.10", "6.1", "6.12"]
 
 
@@ -42,18 +37,12 @@ def test_exported_variables_are_those_of_the_kernel(name: str) -> None:
 @pytest.mark.parametrize("name", GUESTS)
 def test_a_kernel_without_variables_in_kallsyms(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As it would be without CONFIG_KALLSYMS_ALL: functions and labels only."""
-    def thin(table: Kallsyms) -> LinkedSymbols:
-        return LinkedSymbols.of([(one.address, 0, one.type, one.name) for one in table
-                                 if one.type in "tTwW" or one.name.startswith(LABELS)])
-
-    load, scan = kallsyms.load_kallsyms, kernel.scanned_kallsyms
-    monkeypatch.setattr(kernel, "load_kallsyms", lambda *words: thin(load(*words)))
-    monkeypatch.setattr(kernel, "scanned_kallsyms", lambda target: thin(scan(target)))
+    cut_down(monkeypatch)
     guest = have(named_spec(name))
     with open_target(str(guest.elf)) as target:
         assert set(guest.oracle.pids()) <= {task.pid for task in iter_processes(target)}
         with pytest.raises(SymbolNotFoundError) as caught:
-            target.symbol("modules")
+            target.symbol("btf_idr")
         assert "no CONFIG_KALLSYMS_ALL" in (caught.value.hint or "")
         assert target.object("init_task").member("comm").string() == "swapper/0"
         named = target.symbolize(target.symbol("init_task").address)

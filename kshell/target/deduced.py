@@ -1,0 +1,76 @@
+"""Variables that no table of the kernel names (no ``CONFIG_KALLSYMS_ALL``), found by what is known of them.
+
+Each is looked for when its name is first asked for, believed only if its shape and all that it leads to is right, and
+told by ``Target.findings``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from kshell.errors import KshellError
+from kshell.target.swapper import find_init_task
+from kshell.types.model import Symbol
+
+if TYPE_CHECKING:
+    from kshell.target.target import Target
+
+#: Gives the address of a variable and how it was found; raises KshellError.
+Road = Callable[["Target"], tuple[int, str]]
+KERNEL = 1 << 63
+FINDING = "deduced"  # the word of Target.findings
+
+
+class DeducedSymbols:
+    """The symbols found so far, and the roads to the others."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._found: dict[str, Symbol] = {}
+        self._told: dict[str, str] = {}
+        self._roads: dict[str, Road] = {"init_task": find_init_task}
+
+    def find(self, name: str) -> list[Symbol]:
+        if name in self._roads and not self._known(name):
+            self._look(name, self._roads.pop(name))  # a road may ask for names, this one too
+        found = self._found.get(name)
+        return [] if found is None else [found]
+
+    def _known(self, name: str) -> bool:
+        """Whether another source has it by now, as a vmlinux that was added."""
+        return any(source.find(name) for source in self._target.symbols.sources if source is not self)
+
+    def _look(self, name: str, road: Road) -> None:
+        target = self._target
+        try:
+            address, how = road(target)
+            self._found[name] = symbol = Symbol(name, address, 0, "d")
+            kind = target.type_of(symbol)
+            self._found[name] = symbol._replace(size=0 if kind is None else kind.size or 0)
+        except KshellError as error:
+            how = f"not found: {error}"
+            if target.live:  # it may have been changing
+                self._roads[name] = road
+        self._told[name] = f"{name}: {how}"
+        target.findings[FINDING] = "; ".join(self._told.values())
+
+    def lowest(self) -> int:
+        """Return an address below which no symbol lies."""
+        return KERNEL
+
+    def at(self, address: int) -> Symbol | None:
+        return next((one for one in self if one.address <= address < one.address + max(one.size, 1)), None)
+
+    def below(self, address: int) -> Symbol | None:
+        """Return the closest symbol not above *address*, whatever its size."""
+        return max((one for one in self if one.address <= address), key=lambda one: one.address, default=None)
+
+    def starting(self, prefix: str, limit: int) -> list[str]:
+        return sorted(name for name in self._found if name.startswith(prefix))[:limit]
+
+    def __iter__(self) -> Iterator[Symbol]:
+        return iter(list(self._found.values()))
+
+    def __len__(self) -> int:
+        return len(self._found)

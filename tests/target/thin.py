@@ -1,0 +1,27 @@
+"""A guest's kernel as it would be without CONFIG_KALLSYMS_ALL: its kallsyms has functions and labels only."""
+
+from __future__ import annotations
+
+import pytest
+
+from kshell.target import kernel
+from kshell.types import kallsyms
+from kshell.types.kallsyms import Kallsyms
+from kshell.types.linkedsyms import LinkedSymbols
+
+#: labels that kallsyms has without CONFIG_KALLSYMS_ALL (seen on a 6.18 kernel built so)
+LABELS = ("__start_", "__stop_")
+#: those of the export tables
+EXPORTS = ("__start___ksymtab", "__stop___ksymtab")
+
+
+def cut_down(monkeypatch: pytest.MonkeyPatch, without: tuple[str, ...] = ()) -> None:
+    """Have targets read kallsyms so, and leave out names that begin with one of *without*."""
+    def thin(table: Kallsyms) -> LinkedSymbols:
+        return LinkedSymbols.of([(one.address, 0, one.type, one.name) for one in table
+                                 if (one.type in "tTwW" or one.name.startswith(LABELS))
+                                 and not one.name.startswith(without)])
+
+    load, scan = kallsyms.load_kallsyms, kernel.scanned_kallsyms
+    monkeypatch.setattr(kernel, "load_kallsyms", lambda *words: thin(load(*words)))
+    monkeypatch.setattr(kernel, "scanned_kallsyms", lambda target: thin(scan(target)))
