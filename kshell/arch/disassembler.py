@@ -112,6 +112,20 @@ class Disassembler:
                     yield Instruction(address, 1, left[:1], f".byte 0x{left[0]:02x}")
                     address += 1
 
+    def addresses(self, memory: Memory, address: int, size: int) -> Iterator[int]:
+        """Yield the numbers in operands of a function's code that may be addresses: immediate ones, the places of
+        variables (relative to ``%rip`` or absolute), and of arrays that a register indexes; per-CPU offsets are none.
+
+        Code that cannot be read or decoded ends it.
+        """
+        for found in self._machine.disasm(memory.read_upto(address, size)[0], address):
+            for operand in found.operands:
+                if operand.type == self._immediate:
+                    yield operand.imm & _MASK
+                elif operand.type == self._memory and operand.mem.segment != self._gs:
+                    base = found.address + found.size if operand.mem.base == self._rip else 0
+                    yield (base + operand.mem.disp) & _MASK
+
     def before(
         self, memory: Memory, address: int, count: int, start: int | None,
     ) -> tuple[list[Instruction], int]:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from kshell.errors import KshellError
-from kshell.target.swapper import find_init_task
 from kshell.types.model import Symbol
 
 if TYPE_CHECKING:
@@ -22,6 +21,25 @@ KERNEL = 1 << 63
 FINDING = "deduced"  # the word of Target.findings
 
 
+#: the names in :data:`kshell.target.operands.LISTS`: that, and what the first task needs, are imported when asked for
+LISTED = ("modules", "btf_modules", "slab_caches", "workqueues", "super_blocks", "vmap_area_list")
+
+
+def _first_task(target: Target) -> tuple[int, str]:
+    from kshell.target.swapper import find_init_task
+
+    return find_init_task(target)
+
+
+def _list_road(name: str) -> Road:
+    def road(target: Target) -> tuple[int, str]:
+        from kshell.target.operands import find_list
+
+        return find_list(target, name)
+
+    return road
+
+
 class DeducedSymbols:
     """The symbols found so far, and the roads to the others."""
 
@@ -29,7 +47,7 @@ class DeducedSymbols:
         self._target = target
         self._found: dict[str, Symbol] = {}
         self._told: dict[str, str] = {}
-        self._roads: dict[str, Road] = {"init_task": find_init_task}
+        self._roads: dict[str, Road] = {"init_task": _first_task, **{name: _list_road(name) for name in LISTED}}
 
     def find(self, name: str) -> list[Symbol]:
         if name in self._roads and not self._known(name):

@@ -87,7 +87,7 @@ def _add_windows(target: Target, symbols: SymbolIndex) -> None:
     if not isinstance(space, AddressSpace):
         return
     windows: list[Linear] = []
-    base, last = symbols.get("page_offset_base"), symbols.get("max_pfn")
+    base, last = symbols.own("page_offset_base"), symbols.own("max_pfn")
     if base is not None and last is not None:
         try:
             start, frames = space.u64(base.address), space.u64(last.address)
@@ -96,7 +96,7 @@ def _add_windows(target: Target, symbols: SymbolIndex) -> None:
         except Fault:
             target.findings["direct map"] = "its base cannot be read; page tables are walked instead"
     for first, end in IMAGE_RUNS:
-        low, high = symbols.get(first), symbols.get(end)
+        low, high = symbols.own(first), symbols.own(end)
         if low is not None and high is not None and START_KERNEL_MAP <= low.address < high.address:
             try:
                 windows.append(Linear(low.address, high.address, space.translate(low.address)))
@@ -136,7 +136,7 @@ def _add_exported(target: Target, index: SymbolIndex) -> str:
     from kshell.types.percpusyms import PercpuSymbols
 
     def place(name: str) -> int | None:
-        found = index.get(name)
+        found = index.own(name)
         return None if found is None else found.address
 
     why = "without variables: no CONFIG_KALLSYMS_ALL"

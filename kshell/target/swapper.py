@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kshell.errors import FormatError, KshellError
+from kshell.memory.model import Memory
 from kshell.target.image import find_image, image_bytes
 from kshell.target.space import AddressSpace
 from kshell.types.model import StructType
@@ -66,7 +67,7 @@ def _is_first(space: AddressSpace, task: StructType, at: int) -> bool:
         return False
 
 
-def is_linked(space: AddressSpace, head: int) -> bool:
+def is_linked(space: Memory, head: int) -> bool:
     """Whether a list_head is at *head* that its neighbours, which are others, lead back to.
 
     :raises Fault: it cannot be read

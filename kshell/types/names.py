@@ -119,6 +119,10 @@ class SymbolIndex:
                     return symbol
         return None
 
+    def own(self, name: str) -> Symbol | None:
+        """Return the kernel's symbol *name*, or None; modules are not looked at, which may not be known yet."""
+        return next((symbol for source in self.sources for symbol in source.find(name)), None)
+
     def lookup(self, name: str, module: str | None = None) -> Symbol:
         """Return the symbol *name*; ``module`name`` is understood too.
 

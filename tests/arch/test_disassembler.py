@@ -102,3 +102,15 @@ def test_functions_of_a_kernel_against_objdump(name: str, guest_61: GuestImage, 
     # lines of bytes only go on with the instruction above
     lines = re.findall(r"(?m)^ *([0-9a-f]{16}):\t[0-9a-f ]+\t", text)
     assert found == [int(line, 16) for line in lines]
+
+
+def test_addresses_in_operands() -> None:
+    code = bytes.fromhex("48c7c660715281"  # mov $0xffffffff81527160,%rsi
+                         "488b0510000000"  # mov 0x10(%rip),%rax
+                         "488b04c520e6d481"  # mov -0x7e2b19e0(,%rax,8),%rax
+                         "65488b0425c0fb0100"  # mov %gs:0x1fbc0,%rax
+                         "06")  # no instruction
+    told = list(CODE.addresses(memory(code), AT, len(code)))
+    assert told == [0xFFFF_FFFF_8152_7160, AT + 14 + 0x10, 0xFFFF_FFFF_81D4_E620]
+    assert list(CODE.addresses(memory(code), AT, 7)) == told[:1]
+    assert list(CODE.addresses(memory(code), 0x1000, 64)) == []

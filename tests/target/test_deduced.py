@@ -5,12 +5,15 @@ from __future__ import annotations
 import pytest
 
 from kshell.errors import SymbolNotFoundError
+from kshell.linux.modules import iter_modules
 from kshell.linux.tasks import iter_processes
-from kshell.target import swapper
+from kshell.target import deduced, operands, swapper
 from kshell.target.image import image_bytes
 from kshell.target.open import open_target
 from kshell.target.space import AddressSpace
 from kshell.types.kallsyms_scan import Run
+from kshell.types.linkedsyms import LinkedSymbols
+from kshell.types.model import StructType
 from tests.guest.fixtures import have
 from tests.guest.image import GuestImage
 from tests.guest.spec import named_spec
@@ -31,7 +34,7 @@ def test_the_first_task_of_a_kernel_that_names_it_nowhere(name: str, monkeypatch
     cut_down(monkeypatch, EXPORTS)
     guest = have(named_spec(name))
     with open_target(str(guest.elf)) as target:
-        assert target.symbols.starting("init_tas", 9) == []
+        assert target.symbol("schedule")
         assert "deduced" not in target.findings  # nobody has asked
         assert target.symbol("init_task").address == places_of(guest)["init_task"]
         assert target.findings["deduced"] == "init_task: the one task_struct of swapper/0 in the image"
@@ -65,3 +68,71 @@ def test_two_first_tasks_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
             with pytest.raises(SymbolNotFoundError):
                 target.symbol("init_task")
             assert "no place in the kernel image has the shape" in target.findings["deduced"], member
+
+
+#: lists that a kernel does not have, or whose members' type its BTF lacks
+WITHOUT = {"5.10": {"btf_modules"}, "6.1": set(), "6.12": {"vmap_area_list"}}
+
+
+@pytest.mark.guest
+@pytest.mark.parametrize("name", GUESTS)
+def test_lists_by_the_operands_of_functions(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    cut_down(monkeypatch)
+    guest = have(named_spec(name))
+    places = places_of(guest)
+    with open_target(str(guest.elf)) as target:
+        assert target.symbol("schedule") and target.type("struct module") and "deduced" not in target.findings
+        found = {word: symbol.address for word in deduced.LISTED if (symbol := target.symbols.get(word)) is not None}
+        assert found == {word: places[word] for word in deduced.LISTED if word not in WITHOUT[name]}
+        assert "modules: by operands of " in target.findings["deduced"] and "m_next" in target.findings["deduced"]
+        assert target.object("slab_caches")["next"].integer() == target.kernel.u64(places["slab_caches"])
+
+
+@pytest.mark.guest
+@pytest.mark.parametrize("name", GUESTS)
+def test_modules_and_their_symbols_come_by_the_list(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    cut_down(monkeypatch)
+    guest = have(named_spec(name))
+    lines = [line for line in guest.oracle.kallsyms() if line.module is not None and line.kind in "tT"]
+    with open_target(str(guest.elf)) as target:
+        assert {module.name for module in iter_modules(target)} == {line.name for line in guest.oracle.modules()}
+        for line in lines[:: max(len(lines) // 50, 1)]:
+            addresses = [one.address for one in target.symbols.find_all(line.name) if one.module == line.module]
+            assert line.address in addresses, line
+        assert target.findings["modules"] == f"symbols of {len(guest.oracle.modules())} modules"
+
+
+@pytest.mark.guest
+def test_a_list_that_is_not_right_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    cut_down(monkeypatch)
+    guest = have(named_spec("6.1"))
+    places = places_of(guest)
+    with open_target(str(guest.elf)) as target:
+        module = target.type("struct module").strip()
+        assert isinstance(module, StructType)
+        link, text = module.member("list").offset, module.member("name").offset
+        second = target.kernel.u64(target.kernel.u64(places["modules"]))
+    for where in (second + 8, second - link + text):  # a link back, the first letter of a name
+        with open_target(str(guest.elf), mode="c") as target:
+            target.kernel.write(where, b"\x01")
+            with pytest.raises(SymbolNotFoundError, match="modules"):
+                target.symbol("modules")
+            assert "no operand of m_next" in target.findings["deduced"]
+    with open_target(str(guest.elf), mode="c") as target:  # an empty one
+        target.kernel.write(places["modules"], places["modules"].to_bytes(8, "little") * 2)
+        assert target.symbols.get("modules") is None
+    both = operands.LISTS["modules"]._replace(functions=("m_next", "slab_next"), looks_right=lambda member: True)
+    monkeypatch.setitem(operands.LISTS, "modules", both)
+    with open_target(str(guest.elf)) as target:
+        assert target.symbols.get("modules") is None
+        assert "several operands of m_next, slab_next lead to a list of struct module: 0x" in target.findings["deduced"]
+
+
+@pytest.mark.guest
+def test_what_a_table_names_is_not_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A vmlinux or System.map that is added later brings the truth."""
+    cut_down(monkeypatch)
+    with open_target(str(have(named_spec("6.1")).elf)) as target:
+        target.symbols.add(LinkedSymbols.of([(0xFFFF_FFFF_8234_5678, 0, "D", "modules")]))
+        assert target.symbol("modules").address == 0xFFFF_FFFF_8234_5678
+        assert "deduced" not in target.findings
