@@ -12,9 +12,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
-from kshell.errors import Fault, FormatError, KshellError, NoUserSpaceError, SymbolNotFoundError, repr_name
+from kshell.errors import Fault, FormatError, KshellError, NoUserSpaceError, repr_name
 from kshell.kvm.backend import Facts, Page, User
 from kshell.kvm.errors import ProcessGoneError
+from kshell.kvm.names import find_symbols, near_names
 from kshell.linux.creds import credentials
 from kshell.linux.tasks import Task, find_task, iter_processes, read_task, task_value
 from kshell.memory.model import Memory
@@ -119,24 +120,10 @@ class ImageBackend:
         return space.translate(address)
 
     def symbols(self, name: str) -> Sequence[Symbol]:
-        target = self.target
-        found = target.symbols.find_all(name)
-        if found:
-            own = [symbol for symbol in found if symbol.module is None]
-            return own or found
-        told = target.vmcoreinfo.symbol(name) if target.vmcoreinfo else None
-        if told is not None:
-            return [Symbol(name, told, 0, "?")]
-        if len(target.symbols) == 0:
-            raise KshellError(f"cannot look up {name}: {target.findings.get('symbols', 'no symbols')}")
-        return []
+        return find_symbols(self.target, name)
 
     def near(self, name: str) -> Sequence[str]:
-        try:
-            self.target.symbols.lookup(name)
-        except SymbolNotFoundError as error:
-            return error.near
-        return ()
+        return near_names(self.target, name)
 
     def pages(self) -> Iterator[Page]:
         size = self.target.arch.page_size

@@ -15,9 +15,10 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kshell.errors import Fault, KshellError, Reason, SymbolNotFoundError, repr_name
+from kshell.errors import Fault, KshellError, Reason, repr_name
 from kshell.kvm.backend import Facts, Page, User
 from kshell.kvm.errors import KvmError, OpenError, ProcessGoneError
+from kshell.kvm.names import find_symbols, near_names
 from kshell.kvm.strings import decode
 from kshell.memory.model import Memory
 from kshell.memory.overlay import Overlay
@@ -183,18 +184,10 @@ class LiveBackend:
     # -- symbols and pages -----------------------------------------------------------------------------------------
 
     def symbols(self, name: str) -> Sequence[Symbol]:
-        symbols = self.target.symbols
-        found = symbols.find_all(name)
-        if not found and len(symbols) == 0:
-            raise KshellError(f"cannot look up {name}: {self.target.findings.get('symbols', 'no symbols')}")
-        return [symbol for symbol in found if symbol.module is None] or found
+        return find_symbols(self.target, name)
 
     def near(self, name: str) -> Sequence[str]:
-        try:
-            self.target.symbols.lookup(name)
-        except SymbolNotFoundError as error:
-            return error.near
-        return ()
+        return near_names(self.target, name)
 
     def pages(self) -> Iterator[Page]:
         return iter(())

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
-from kshell.errors import Fault, KshellError, Reason, SymbolNotFoundError
+from kshell.errors import Fault, Reason
 from kshell.kvm.backend import Facts, Page, User
+from kshell.kvm.names import find_symbols, near_names
 from kshell.memory.model import Memory
 from kshell.target.target import Unavailable
 from kshell.types.model import Symbol
@@ -65,18 +66,10 @@ class UserBackend:
                     detail="the target has no page tables")
 
     def symbols(self, name: str) -> Sequence[Symbol]:
-        symbols = self.target.symbols
-        found = symbols.find_all(name)
-        if not found and len(symbols) == 0:
-            raise KshellError(f"cannot look up {name}: {self.target.findings.get('symbols', 'no symbols')}")
-        return [symbol for symbol in found if symbol.module is None] or found
+        return find_symbols(self.target, name)
 
     def near(self, name: str) -> Sequence[str]:
-        try:
-            self.target.symbols.lookup(name)
-        except SymbolNotFoundError as error:
-            return error.near
-        return ()
+        return near_names(self.target, name)
 
     def pages(self) -> Iterator[Page]:
         return iter(())
