@@ -136,7 +136,7 @@ DCMDS: dict[str, tuple[str, str, str, bool]] = {
     "stack": ("stacks", "Show a stack, the innermost function first", "optional", False),
     "stackinfo": ("stackinfo", "Show how deep kernel stacks are and have been, in bytes, and whether they have overflowed", "optional", False),
     "stackregs": ("stacks", "Show a kernel stack as $C does, each function with the registers that are known of it", "optional", False),
-    "stacks": ("stacks", "Show the stacks of all tasks, equal ones once, with their number; the most frequent first", "optional", False),
+    "stacks": ("stacks", "Show the stacks of all tasks, or of a process's or core's threads; equal ones once, the most frequent first", "optional", False),
     "status": ("status", "Say what is being looked at, how it was found, and what is missing", "refused", False),
     "step": ("machine", "Execute one instruction of the chosen CPU, or the count in front; over a call, or out of the function", "refused", False),
     "stop": ("machine", "Stop the virtual machine or the process until ::cont", "refused", False),

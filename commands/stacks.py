@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Annotated, Any
 
@@ -31,7 +31,7 @@ from kshell.api import (
     escape,
     walker,
 )
-from kshell.linux import blocked, cpus, processes, stacks, tasks, user_stack
+from kshell.linux import cpus, processes, stacks, tasks, user_stack
 from kshell.linux.kernel import require_kernel
 from kshell.linux.stack_filter import STATES, StackFilter, in_state
 from kshell.linux.stacks import Frame, Group, Stack
@@ -251,9 +251,9 @@ def stack(
     if (address is not None) + (tid is not None) + everyone > 1:
         raise UsageError("an address, -t and -a do not go together")
     with held(session):
-        wanted = [tid if tid is not None else address] if own is None or not everyone else [
-            one.tid for one in own.threads()]
-        asked = [_asked(session, one, cpu, call, user) for one in wanted]
+        asked = [(one, f"stack of {owner(session, one)}") for _, one in user_stack.threads_stacks(
+            session.target, None)] if everyone else [
+                _asked(session, tid if tid is not None else address, cpu, call, user)]
     for found, name in asked:  # names are looked up when the process runs again
         if not everyone and address is None and not call.pipe_out:
             yield Note(name)
@@ -383,15 +383,17 @@ def all_stacks(
     active: Annotated[bool, Flag("-i", "leave out tasks that wait for work or a signal, and dead ones")],
     source: Annotated[bool, Flag("-l", "with source lines and inlined functions; needs a vmlinux with DWARF")],
 ) -> Iterator[Output]:
-    """Show the stacks of all tasks, equal ones once, with their number; the most frequent first.
+    """Show the stacks of all tasks, or of a process's or core's threads; equal ones once, the most frequent first.
 
     With addresses (of task_structs, in a pipe too), of those only. Stacks are equal if they are in the same places of
     the same functions, and the tasks in the same state. SOBJ is the kind of object the tasks wait for, if known.
 
     -c takes a function (anywhere in it), function+0x31 (that return address), function+0x10-0x40 (from there to
-    there), or an address. -m takes kernel for the kernel proper. -t takes a state (running, interruptible,
-    uninterruptible, idle, stopped, traced, zombie, dead, or the letter that ps shows) or a name, with * and ?.
-    Options given twice mean either. Into a pipe it passes the addresses of all tasks that are shown.
+    there), or an address. -m takes kernel for the kernel proper, a.out for a program. -t takes a state (running,
+    interruptible, uninterruptible, idle, stopped, traced, zombie, dead, or the letter that ps shows) or a name, with *
+    and ?. Options given twice mean either. Into a pipe it passes the addresses of all tasks that are shown.
+
+    Of a process or core, ids of threads are what the addresses of tasks are of a kernel. It is held still meanwhile.
 
     Examples:
       ::stacks
@@ -401,49 +403,58 @@ def all_stacks(
       ::stacks -m virtio_blk
       ::stacks -t 'sleeper' -a
     """
-    target = session.target
-    require_kernel(target)
     if source:
         need_lines(session)
-    wanted = stacks.asked_tasks(
-        target, address, None if values is None else [item.value for item in values])
-    if wanted is not None and not wanted:
-        return
+    target, own = session.target, user_facts(session.target)
+    addresses = None if values is None else [item.value for item in values]
     passes = StackFilter(
         target, session.evaluate, function=function, no_function=no_function, module=module, no_module=no_module,
         kind=kind, no_kind=no_kind, active=active)
-    chosen, damage = stacks.every_found(session.target) if wanted is None else (wanted, None)
-    letters, names = tasks.task_columns(target, chosen, "state", "comm")
-    if state or no_state:
-        keep = [
-            number for number, (letter, name) in enumerate(zip(letters, names, strict=True))
-            if (not state or in_state(state, letter, name)) and not in_state(no_state, letter, name)
-        ]
-        chosen, letters = [chosen[number] for number in keep], [letters[number] for number in keep]
-    labels = [letter if isinstance(letter, str) else "?" for letter in letters]
+    damage: KshellError | None = None
+    if own is not None:
+        with held(session):
+            every = user_stack.threads_stacks(
+                target, [address] if address is not None and addresses is None else addresses)
+        found = [(one, stack) for one, stack in every if _passes(one.state, one.name, state, no_state)]
+        groups = user_stack.alike([stack for _, stack in found], [one.state for one, _ in found])
+    else:
+        require_kernel(target)
+        wanted = stacks.asked_tasks(target, address, addresses)
+        chosen, damage = stacks.every_found(session.target) if wanted is None else (wanted, None)
+        letters, names = tasks.task_columns(target, chosen, "state", "comm")
+        rows = [row for row in zip(chosen, letters, names, strict=True) if _passes(row[1], row[2], state, no_state)]
+        groups = stacks.stacks(target, [row[0] for row in rows]).groups(
+            [row[1] if isinstance(row[1], str) else "?" for row in rows])
     header = [f"{'THREAD':<16} {'STATE':<15} {'SOBJ':<11} {'COUNT':>8}"]
-    for group in stacks.stacks(target, chosen).groups(labels):
+    for group in groups:
         if not passes(group.stack):
             continue
-        yield _group(session, group, header, everyone, source)
+        yield _group(session, group, passes.kind, header, everyone, source)
         header = []
     if damage is not None:
         yield Warn(damage)
 
 
-def _group(session: Session, group: Group, header: list[str], everyone: bool, source: bool) -> Record:
+def _passes(letter: object, name: object, wanted: list[str], unwanted: list[str]) -> bool:
+    return (not wanted or in_state(wanted, letter, name)) and not in_state(unwanted, letter, name)
+
+
+def _group(
+    session: Session, group: Group, kind_of: Callable[[Stack], str], header: list[str], everyone: bool, source: bool,
+) -> Record:
     whole = group.stack
     # user code is not compared
     found = whole._replace(frames=tuple(frame for frame in whole.frames if frame.kind != "user"))
     state = STATES.get(str(group.label), str(group.label))
-    kind = blocked.waits_for([stacks.function(session.target, frame) for frame in found.frames])
+    own = found.tid is not None
+    names = [str(tid) if own else f"{tid:016x}" for tid in group.tasks]
 
     def lines() -> Iterator[str]:
         yield from header
-        yield f"{found.task:016x} {state:<15} {kind or '-':<11} {len(group.tasks):>8}"
+        yield f"{names[0]:<16} {state or '-':<15} {kind_of(found) or '-':<11} {len(names):>8}"
         if everyone:
-            for first in range(1, len(group.tasks), 4):
-                yield "".join(f"{task:016x} " for task in group.tasks[first : first + 4]).rstrip()
+            for first in range(1, len(names), 4):
+                yield " ".join(f"{name:<16}" for name in names[first : first + 4]).rstrip()
         for output in show(session, found, indent=" " * 17, source=source):
             assert isinstance(output, Record)
             yield from (line.replace("()", "", 1) for line in output.lines)
@@ -452,14 +463,15 @@ def _group(session: Session, group: Group, header: list[str], everyone: bool, so
     def as_data() -> dict[str, Any]:
         frames = [data(session, found, number, source) for number in range(len(found.frames))]
         told: dict[str, Any] = {
-            "task": f"0x{found.task:x}", "state": state, "sobj": kind or None, "count": len(group.tasks),
-            "end": found.end or None, "frames": frames,
+            "tid" if own else "task": found.tid if own else f"0x{found.task:x}",
+            "state": state or None, "sobj": kind_of(found) or None, "count": len(names), "end": found.end or None,
+            "frames": frames,
         }
         if everyone:
-            told["tasks"] = [f"0x{task:x}" for task in group.tasks]
+            told["tids" if own else "tasks"] = group.tasks if own else [f"0x{task:x}" for task in group.tasks]
         return told
 
-    return Record(lines(), as_data, tuple(group.tasks), TASK)
+    return Record(lines(), as_data, tuple(group.tasks), None if own else TASK)
 
 
 @walker("stack")

@@ -6,7 +6,7 @@ arch/x86/include/asm/processor.h); one that runs in user mode has them in its CP
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -15,6 +15,7 @@ from kshell.linux import processes
 from kshell.linux.page_cache import CachedFiles
 from kshell.linux.programs import Program, Region
 from kshell.linux.stack import USER_STACK, Stack, is_pt_regs, layout_of, task_stack
+from kshell.linux.stacks import Group
 from kshell.linux.tasks import read_task, task_type
 from kshell.linux.userland import require_user
 from kshell.unwind.model import USER
@@ -23,6 +24,7 @@ from kshell.unwind.walk import PT_REGS_FORMAT, read_pt_regs
 
 if TYPE_CHECKING:
     from kshell.target.target import Target
+    from kshell.target.user import Thread
     from kshell.unwind.model import Frame
 
 #: cs of code of 32 bits (arch/x86/include/asm/segment.h)
@@ -54,6 +56,40 @@ def thread_stack(target: Target, tid: int | None) -> Stack:
     """
     thread, registers = require_user(target).registers(tid)
     return Stack(0, None, *_walk(own_program(target), registers), tid=thread)
+
+
+def threads_stacks(target: Target, tids: Sequence[int] | None) -> list[tuple[Thread, Stack]]:
+    """Return threads of a process or core and their stacks, None: of all; it should stand still meanwhile.
+
+    One whose registers cannot be had has no frames, and an ``end`` that says why.
+
+    :raises KshellError: there is no thread with one of these *tids*
+    """
+    every = {one.tid: one for one in require_user(target).threads()}
+    found: list[tuple[Thread, Stack]] = []
+    for tid in every if tids is None else dict.fromkeys(tids):
+        if tid not in every:
+            raise KshellError(f"there is no thread {tid}", hint="::threads lists them")
+        try:
+            found.append((every[tid], thread_stack(target, tid)))
+        except KshellError as error:
+            found.append((every[tid], Stack(0, None, (), str(error), tid=tid)))
+    return found
+
+
+def alike(found: Sequence[Stack], labels: Sequence[str]) -> list[Group]:
+    """Return the groups of threads' stacks that are alike, as :meth:`kshell.linux.stacks.Stacks.groups` does of tasks.
+
+    Their ``tasks`` are the ids of threads.
+
+    :param labels: one for each stack; stacks of different labels are not put together
+    """
+    groups: dict[tuple[object, ...], Group] = {}
+    for stack, label in zip(found, labels, strict=True):
+        assert stack.tid is not None
+        key = label, stack.end.partition("0x")[0], *(frame.pc for frame in stack.frames)
+        groups.setdefault(key, Group(stack, [], label)).tasks.append(stack.tid)
+    return sorted(groups.values(), key=lambda group: -len(group.tasks))
 
 
 def _walk(program: Program, registers: Mapping[str, int]) -> tuple[tuple[Frame, ...], str]:
