@@ -13,6 +13,7 @@ from kshell.memory.elfheaders import EHDR32, PHDR32
 PAGE = 4096
 Run = tuple[int, bytes]
 MASK = 0xFFFF_FFFF
+KERNEL_MAP = 0xFFFF_FFFF_8000_0000
 
 
 def avml(runs: Sequence[Run], block: int = 16 << 20) -> bytes:
@@ -33,11 +34,18 @@ def lime(runs: Sequence[Run]) -> bytes:
                     for start, data in runs)
 
 
-def elf32(runs: Sequence[Run], notes: bytes = b"", machine: int = 62, beyond: int = 0) -> bytes:
+def elf32(
+    runs: Sequence[Run], notes: bytes = b"", machine: int = 62, beyond: int = 0, image: tuple[int, int] | None = None,
+) -> bytes:
     """Return an ELF core with 32-bit headers, as kexec --elf32-core-headers asks for.
 
     :param beyond: bytes of memory left out behind each run
+    :param image: (start, end) of the kernel image in the first run: kexec has it in the file once more, before all
+        runs, at what 32 bits hold of its virtual address
     """
+    if image is not None:
+        start, data = runs[0]
+        runs = [(image[0], data[image[0] - start : image[1] - start]), *runs]
     count = len(runs) + 1
     at = EHDR32.size + count * PHDR32.size
     headers = [
@@ -45,8 +53,9 @@ def elf32(runs: Sequence[Run], notes: bytes = b"", machine: int = 62, beyond: in
                     count, 0, 0, 0),
         PHDR32.pack(4, at, 0, 0, len(notes), len(notes), 0, 0)]
     at += len(notes)
-    for start, data in runs:
-        headers.append(PHDR32.pack(1, at, 0, start, len(data), len(data) + beyond, 7, 0))
+    for number, (start, data) in enumerate(runs):
+        virtual = start if image is None or number else start + KERNEL_MAP & MASK
+        headers.append(PHDR32.pack(1, at, virtual, start, len(data), len(data) + beyond, 7, 0))
         at += len(data)
     return b"".join([*headers, notes, *(data for _, data in runs)])
 

@@ -48,6 +48,7 @@ WRITERS: dict[str, tuple[Writer, list[containers.Run]]] = {
     "vmem": (lambda folder: containers.vmss(RUNS, folder / "machine.vmss").with_suffix(".vmem"), RUNS),
     "memory in vmss": (lambda folder: containers.vmss(RUNS, folder / "machine.vmss", inside=True), RUNS),
     "elf32": (written(containers.elf32(LOW)), LOW),
+    "elf32 with the kernel": (written(containers.elf32(LOW, image=(LOW[0][0] + PAGE, LOW[0][0] + 2 * PAGE))), LOW),
     "flattened elf": (written(containers.flattened(core([Load(at, data) for at, data in RUNS]), 5000)), RUNS),
 }
 
