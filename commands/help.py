@@ -64,7 +64,7 @@ def help_(session: Session, name: Annotated[str | None, Word("name", "a dcmd or 
     bare = name.removeprefix("::")
     if bare in VERBS:
         summary, synopsis, description = VERBS[bare]
-        yield Text(f"NAME\n  {bare} - {summary}\n\nSYNOPSIS\n  {synopsis}\n\nDESCRIPTION\n  {description}")
+        yield Text(f"NAME\n  {bare} - {summary}\n\nSYNOPSIS\n  {synopsis}\n\nDESCRIPTION\n  {description}", prose=True)
         return
     try:
         found = session.registry.find_dcmd(bare)
@@ -74,7 +74,7 @@ def help_(session: Session, name: Annotated[str | None, Word("name", "a dcmd or 
         except NotFoundError:
             raise error from None
         lead = {"required": "addr::", "optional": "[addr]::", "refused": "::"}[walker.address]
-        yield Text(f"NAME\n  {walker.name} - {walker.summary}\n\nSYNOPSIS\n  {lead}walk {walker.name}\n")
+        yield Text(f"NAME\n  {walker.name} - {walker.summary}\n\nSYNOPSIS\n  {lead}walk {walker.name}\n", prose=True)
         yield from _text(walker.function.__doc__)
         yield Text(f"ATTRIBUTES\n  Module: {walker.module}\n  Yields: {walker.yields or 'addresses'}")
         return
@@ -82,19 +82,19 @@ def help_(session: Session, name: Annotated[str | None, Word("name", "a dcmd or 
 
 
 def _overview(session: Session) -> Iterator[Output]:
-    yield Text(OVERVIEW + "\n")
+    yield Text(OVERVIEW + "\n", prose=True)
     groups: dict[str, list[str]] = {}
     for entry in session.registry.dcmds():
         if not entry.alias:
             groups.setdefault(entry.module, []).append(entry.name)
     for module in sorted(groups):
         names = " ".join(f"::{name}" if name[:1] not in "$:" else name for name in groups[module])
-        yield Text(f"  {module:<12} {names}")
+        yield Text(f"  {module:<12}  {names}", prose=True)
 
 
 def _explain(found: Dcmd) -> Iterator[Output]:
     names = ", ".join(f"::{name}" if name[:1] not in "$:" else name for name in found.aliases)
-    yield Text(f"NAME\n  {found.name} - {found.summary}\n\nSYNOPSIS\n  {found.usage}\n")
+    yield Text(f"NAME\n  {found.name} - {found.summary}\n\nSYNOPSIS\n  {found.usage}\n", prose=True)
     yield from _text(found.function.__doc__)
     options = [p for p in found.parameters if p.role in ("flag", "option") or (p.role == "word" and p.help)]
     if options:
@@ -103,7 +103,7 @@ def _explain(found: Dcmd) -> Iterator[Output]:
             word = f"-{parameter.letter}" if parameter.letter else parameter.metavar
             if parameter.role == "option":
                 word += f" {parameter.metavar}"
-            yield Text(f"  {word:<14} {parameter.help}")
+            yield Text(f"  {word:<14}  {parameter.help}", prose=True)
         yield Text("")
     yield Text("ATTRIBUTES\n  Module: " + found.module + (f"\n  Also:   {names}" if names else ""))
 
@@ -114,7 +114,8 @@ def _text(doc: str | None) -> Iterator[Output]:
 
     body = cleandoc(doc or "")
     description, _, examples = body.partition("\nExamples:\n")
-    yield Text("DESCRIPTION\n" + "\n".join(f"  {line}".rstrip() for line in description.strip().splitlines()) + "\n")
+    yield Text("DESCRIPTION\n" + "\n".join(f"  {line}".rstrip() for line in description.strip().splitlines()) + "\n",
+               prose=True)
     if examples:
         yield Text("EXAMPLES\n" + "\n".join(f"  {line.strip()}" for line in examples.splitlines()) + "\n")
 

@@ -31,21 +31,30 @@ class Stream(Protocol):
     def flush(self) -> None: ...
 
 
+class Terminal(Stream, Protocol):
+    """A stream that knows whether it is a terminal."""
+
+    def isatty(self) -> bool: ...
+
+
 class Console:
     """Writes what a session yields.
 
     :param json: one object a line on *out*, errors as objects on *err*
     :param quiet: no notes
-    :param terminal: *out* is one: headers are underlined, free text is cut
+    :param terminal: *out* is one: headers are underlined, free text is cut, prose and errors are folded
     """
 
     def __init__(
-        self, session: Session, out: Stream, err: Stream, *, json: bool = False, quiet: bool = False,
+        self, session: Session, out: Stream, err: Terminal, *, json: bool = False, quiet: bool = False,
         terminal: bool = False,
     ) -> None:
-        self.session, self.out, self.err = session, out, err
+        self.session, self.out = session, out
+        self.err: Stream = err
         self.json, self.quiet = json, quiet
-        self.renderer: Renderer = JsonRenderer() if json else TextRenderer(lambda: session.radix, terminal=terminal)
+        self.renderer: Renderer = JsonRenderer() if json else TextRenderer(
+            lambda: session.radix, terminal=terminal, width=self._columns)
+        self._fold_errors = terminal and not json and err.isatty()
         #: the width of the prompt behind which the line stands on the terminal, None when it does not
         self.shown: int | None = None
         self._said: dict[str, int] = {}
@@ -78,6 +87,13 @@ class Console:
                 piece = self._wrapped(piece)
             self.out.write(piece)
             self.session.log(piece)
+
+    def _columns(self) -> int:
+        """Return the columns of the terminal, or of the page if the user has set them."""
+        from shutil import get_terminal_size
+
+        options = self.session.options
+        return max(options.width if options.width_fixed else get_terminal_size().columns, 40)
 
     def _wrapped(self, piece: str) -> str:
         """Return *piece* with its lines broken at the page width (``::set -o autowrap``)."""
@@ -120,7 +136,12 @@ class Console:
         lines = [place + "kshell: " + escape(key, "\n\t")]
         if isinstance(problem, KshellError) and problem.hint:
             lines += ["        " + line for line in escape(problem.hint, "\n\t").split("\n")]
-        self._say("\n".join(lines) + "\n")
+        message = "\n".join(lines) + "\n"
+        if self._fold_errors:
+            from kshell.wrap import fold
+
+            message = fold(message, self._columns())
+        self._say(message)
 
     def parse_error(self, error: KshellError, text: str) -> None:
         """Write an error that has a place in *text*, with a caret under it; the line is said again if need be."""

@@ -86,12 +86,14 @@ class Text(NamedTuple):
     Before a pipe, ``value`` is what passes; without one each line is parsed as an expression, as mdb does.
 
     :ivar end: what follows; "" leaves the line open
+    :ivar prose: on a terminal narrower than its lines its paragraphs are laid out anew, broken between words
     """
 
     text: str
     value: int | None = None
     type: TypeLike | None = None
     end: str = "\n"
+    prose: bool = False
 
 
 class Item(NamedTuple):

@@ -158,10 +158,13 @@ class TextRenderer:
 
     :param radix: asked for the current radix when an Item is printed
     :param terminal: long free text is cut to its column, the header underlined, and rows have their styles
+    :param width: asked for the columns of the terminal when prose is shown
     """
 
-    def __init__(self, radix: Callable[[], int] = lambda: 16, *, terminal: bool = False) -> None:
-        self._radix, self._terminal = radix, terminal
+    def __init__(
+        self, radix: Callable[[], int] = lambda: 16, *, terminal: bool = False, width: Callable[[], int] = lambda: 80,
+    ) -> None:
+        self._radix, self._terminal, self._width = radix, terminal, width
         self._table: Table | None = None
         self._layout = _Layout(Table(()), False, False)
         # https://no-color.org
@@ -188,7 +191,8 @@ class TextRenderer:
                 self._header = self._layout.header
             return ()
         if isinstance(item, Text):
-            return self._text(escape(item.text, "\n\t") + item.end)
+            text = escape(item.text, "\n\t") + item.end
+            return self._text(self._reflowed(text) if item.prose and self._terminal else text)
         if isinstance(item, Record):
             return self._lines(item)
         if isinstance(item, Records):
@@ -209,6 +213,11 @@ class TextRenderer:
         if isinstance(item, Flush):
             return ()
         raise TypeError(f"a dcmd may not yield {type(item).__name__}")
+
+    def _reflowed(self, text: str) -> str:
+        from kshell.wrap import reflow
+
+        return reflow(text, self._width())
 
     def _text(self, text: str) -> tuple[str, ...]:
         self._open = not text.endswith("\n") if text else self._open

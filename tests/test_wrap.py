@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kshell.console import Console
+from kshell.errors import KshellError
 from kshell.output import Text
 from kshell.session import Session
-from kshell.wrap import Wrapper
+from kshell.wrap import Wrapper, fold, reflow
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -43,3 +44,45 @@ def test_the_option() -> None:
     session.options.autowrap = True
     console.show(iter([Text("0123456789abc")]))
     assert out.getvalue() == "0123456789abc\n0123456789\nabc\n"
+
+
+FOLDED = """\
+DESCRIPTION
+  With an address, the process or
+  thread whose task_struct is there;
+  with pids or names, those only. What
+  goes on here belongs to it.
+  This is a line of its own.
+
+  -a    the address before each
+        member; in a pipe addresses
+"""
+
+
+def test_prose_is_laid_out_anew_for_a_narrow_terminal() -> None:
+    text = (
+        "DESCRIPTION\n  With an address, the process or thread whose task_struct is there; with pids or names, "
+        "those only. What\n  goes on here belongs to it.\n  This is a line of its own.\n\n"
+        "  -a    the address before each member; in a pipe addresses\n")
+    assert reflow(text, 38) == FOLDED
+    assert reflow(text, 120) == text
+
+
+def test_a_word_longer_than_the_page_stays_whole() -> None:
+    assert fold("kshell: /a/very/long/path/of/a/dump: no such file", 20) == (
+        "kshell:\n/a/very/long/path/of/a/dump:\nno such file")
+
+
+def test_errors_are_folded_on_a_terminal_only() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    session = Session()
+    session.options.width, session.options.width_fixed = 40, True
+    error = KshellError("what could not be done, to what, and why it was not", hint="word " * 12)
+    for err, shown in ((Terminal(), True), (io.StringIO(), False)):
+        console = Console(session, io.StringIO(), err, terminal=True)
+        console.error(error)
+        assert (max(map(len, err.getvalue().splitlines())) <= 40) is shown
+    assert "\n        word" in err.getvalue()
