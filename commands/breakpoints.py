@@ -27,6 +27,7 @@ from kshell.api import (
     check_condition,
     dcmd,
     debugger_of,
+    decimal_value,
     resolve_place,
 )
 from kshell.linux import processes
@@ -212,7 +213,10 @@ def evset(
 def _chosen(session: Session, which: list[str]) -> list[Event]:
     if which == ["all"]:
         return list(session.events)
+    numbers = []
     for word in which:
-        if not word.isdecimal():
+        number = decimal_value(word)
+        if number is None:
             raise UsageError(f"{word} is no number of an event", hint="::events lists them; all means all")
-    return [session.events.get(int(word)) for word in which]
+        numbers.append(number)
+    return [session.events.get(number) for number in numbers]

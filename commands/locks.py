@@ -37,8 +37,7 @@ def show_locks(
     """
     target = session.target
     if which:
-        chosen = [task for word in which for task in (
-            [processes.by_pid(target, int(word))] if word.isdecimal() else processes.by_name(target, word))]
+        chosen = [task for word in which for task in processes.named(target, word)]
     else:
         chosen = locks.blocked_tasks(target, every or circles)
     found = list(locks.waits(target, chosen))

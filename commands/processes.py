@@ -26,6 +26,7 @@ from kshell.api import (
     UsageError,
     Word,
     dcmd,
+    decimal_value,
     walker,
 )
 from kshell.linux import processes, tasks
@@ -174,13 +175,7 @@ def _chosen(session: Session, address: int | None, which: list[str]) -> list[Tas
         return [processes.by_address(session.target, address)]
     if not which:
         return None
-    found: list[Task] = []
-    for word in which:
-        if word.isdecimal():
-            found.append(processes.by_pid(session.target, int(word)))
-        else:
-            found += processes.by_name(session.target, word)
-    return found
+    return [task for word in which for task in processes.named(session.target, word)]
 
 
 @dcmd("pgrep", columns=COLUMNS, yields=TASK, group="Processes")
@@ -290,9 +285,10 @@ def pid2proc(
     """
     wanted = [] if address is None else [address]
     for word in pids:
-        if not word.isdecimal():
+        pid = decimal_value(word)
+        if pid is None:
             raise UsageError(f"{word} is not a process id")
-        wanted.append(int(word))
+        wanted.append(pid)
     if not wanted:
         raise UsageError("a process id is needed")
     for pid in wanted:

@@ -159,8 +159,7 @@ def thread(
         one = processes.by_address(target, address)
         found = list(tasks.iter_threads(target, [address])) if process else [one]
     elif which:
-        leaders = [leader for word in which for leader in (
-            [processes.by_pid(target, int(word))] if word.isdecimal() else processes.by_name(target, word))]
+        leaders = [leader for word in which for leader in processes.named(target, word)]
         found = list(tasks.iter_threads(target, [leader.address for leader in leaders]))
     else:
         found = list(tasks.iter_threads(target))

@@ -30,6 +30,7 @@ from kshell.api import (
     UsageError,
     Word,
     dcmd,
+    decimal_value,
     show_base,
 )
 
@@ -251,9 +252,9 @@ def undo(
       ::undo 3
       ::undo all
     """
-    if which is not None and which != "all" and not (which.isdecimal() and int(which)):
+    count = len(session.journal) if which == "all" else decimal_value(which or "1")
+    if count is None or (count == 0 and which != "all"):
         raise UsageError(f"{which} is neither a number of writes nor all")
-    count = len(session.journal) if which == "all" else int(which or 1)
     if not session.journal:
         raise KshellError("nothing to undo")
     if count > len(session.journal):

@@ -95,7 +95,7 @@ if TYPE_CHECKING:
     from kshell.instructions import disassembler
     from kshell.lang.conditions import parse_condition
     from kshell.lang.formats import FORMATS, SEARCH_LETTERS, WRITE_LETTERS
-    from kshell.lang.numbers import show_base
+    from kshell.lang.numbers import decimal_value, show_base
     from kshell.loader import load as load_module
     from kshell.memory.model import Memory
     from kshell.output import TypeLike
@@ -137,11 +137,11 @@ __all__ = [
     "Records", "RegisterEntry", "Row", "Runner", "Selection", "Session", "StructType", "Symbol", "SymbolName",
     "SymbolNotFoundError", "Table", "Text", "TypeLike", "TypeName", "TypeNotFoundError", "UsageError", "Value",
     "Values", "VariableName", "Vector", "Walker", "WalkerName", "Warn", "Word", "address_text", "batches",
-    "check_condition", "control_of", "dcmd", "debugger_of", "differences", "disassembler", "dump", "dump_json",
-    "escape", "escape_bytes", "format_layout", "format_value", "frozen", "load_module", "near_names", "offsetof",
-    "offsetof_text", "offsetof_value", "parse_condition", "parse_number", "pipe_value", "piped_type", "read_prefix",
-    "resolve_place", "show_base", "sizeof", "sizeof_text", "step_into", "step_out", "step_over", "take_type",
-    "tell_stop", "to_json", "type_and_members", "walker", "watching",
+    "check_condition", "control_of", "dcmd", "debugger_of", "decimal_value", "differences", "disassembler", "dump",
+    "dump_json", "escape", "escape_bytes", "format_layout", "format_value", "frozen", "load_module", "near_names",
+    "offsetof", "offsetof_text", "offsetof_value", "parse_condition", "parse_number", "pipe_value", "piped_type",
+    "read_prefix", "resolve_place", "show_base", "sizeof", "sizeof_text", "step_into", "step_out", "step_over",
+    "take_type", "tell_stop", "to_json", "type_and_members", "walker", "watching",
 ]
 
 #: what is imported when it is first used: name -> module, module:name, or "module:" for the module itself
@@ -197,7 +197,7 @@ _LATE = {
     "pipe_value": "kshell.printer",
     "piped_type": "kshell.value.args",
     "read_prefix": "kshell.partial",
-    "show_base": "kshell.lang.numbers",
+    "decimal_value": "kshell.lang.numbers", "show_base": "kshell.lang.numbers",
     "sizeof": "kshell.value",
     "sizeof_text": "kshell.printer",
     "take_type": "kshell.value.args:type_words",

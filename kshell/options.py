@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from kshell.errors import UsageError
+from kshell.lang.numbers import decimal_value
 
 PROMPT = "> "
 
@@ -43,9 +44,10 @@ class Options:
             if name in self.LIMITS:
                 if not equals:
                     raise UsageError(f"option requires an argument -- {name}")
-                if value != "none" and not value.isdecimal():
+                limit = decimal_value(value)
+                if value != "none" and limit is None:
                     raise UsageError(f"invalid argument for option {name} -- {value}", hint="a decimal number, or none")
-                setattr(self, name, None if value == "none" else int(value))
+                setattr(self, name, limit)
             elif name not in self.SWITCHES and name != "adb":
                 known = ", ".join((*self.SWITCHES, *self.LIMITS, "adb"))
                 raise UsageError(f"invalid debugger option -- {name}", hint=f"one of {known}")

@@ -38,6 +38,18 @@ def number_value(text: str, radix: int) -> int:
     return value
 
 
+def decimal_value(text: str) -> int | None:
+    """Return the number that the decimal digits of *text* are, with or without ``0t`` before them.
+
+    None where there is something else in it, or it needs more than 64 bits (Python refuses thousands of digits).
+    """
+    digits = text.removeprefix("0t")
+    if not (digits.isascii() and digits.isdecimal()) or len(digits) > 20:
+        return None
+    value = int(digits)
+    return value if value <= MAX else None
+
+
 def char_value(text: str) -> int:
     """Return the value of ``'text'``: the first character is the most significant byte.
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kshell.errors import Fault, FormatError, KshellError, NoUserSpaceError, Reason
+from kshell.lang.numbers import decimal_value
 from kshell.linux import tasks
 from kshell.linux.kernel import require_kernel
 from kshell.linux.tasks import Task
@@ -91,15 +92,22 @@ def by_address(target: Target, address: int) -> Task:
     return tasks.read_task(target, address)
 
 
+def named(target: Target, word: str) -> list[Task]:
+    """Return the processes that *word* names: one by its pid, in decimal, or all whose comm it is.
+
+    :raises NotFoundError: there is none
+    """
+    pid = decimal_value(word)
+    return by_name(target, word) if pid is None else [by_pid(target, pid)]
+
+
 def find(target: Target, word: str) -> Task:
     """Return the process that *word* names: a pid in decimal, or a comm that only one process has.
 
     :raises NotFoundError: there is none
     :raises KshellError: several processes have this comm; names their pids
     """
-    if word.isdecimal():
-        return by_pid(target, int(word))
-    found = by_name(target, word)
+    found = named(target, word)
     if len(found) > 1:
         pids = ", ".join(str(task.pid) for task in found[:10])
         raise KshellError(f"{len(found)} processes are called {word}", hint=f"choose by pid: {pids}")

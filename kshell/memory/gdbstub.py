@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from kshell.errors import KshellError, OpenError
+from kshell.lang.numbers import decimal_value
 
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 10.0
@@ -77,7 +78,8 @@ def is_taken(place: str) -> bool:
 
     A second connection would do harm: QEMU takes it once the first one ends, and stops the machine for it.
     """
-    ports = b":%04X" % int(place.rpartition(":")[2]) if place.rpartition(":")[2].isdecimal() else b""
+    port = decimal_value(place.rpartition(":")[2])
+    ports = b"" if port is None else b":%04X" % port
     path = os.path.realpath(place).encode("utf-8", "surrogateescape") if "/" in place else b""
     for table in ("unix",) if path else ("tcp", "tcp6"):
         try:
@@ -116,11 +118,12 @@ def dial(place: str) -> socket.socket:
                 found.close()
                 raise
             return found
-        host, _, port = place.rpartition(":")
-        if not port.isdecimal() or not 0 < int(port) < 1 << 16:
+        host, _, digits = place.rpartition(":")
+        port = decimal_value(digits)
+        if port is None or not 0 < port < 1 << 16:
             raise OpenError(f"gdb:{place}", "not a place of a gdb stub", kind="format",
                             hint="gdb:HOST:PORT or gdb:/path/of/a/socket")
-        found = socket.create_connection((host.strip("[]") or "localhost", int(port)), CONNECT_SECONDS)
+        found = socket.create_connection((host.strip("[]") or "localhost", port), CONNECT_SECONDS)
         found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return found
     except (OSError, UnicodeError) as error:
@@ -267,6 +270,8 @@ class Connection:
             start = self._buffer.find(b"$")
             if start != 0:
                 cut = len(self._buffer) if start < 0 else start
+                if self._buffer.startswith(b'{"QMP"'):
+                    raise self._lost("is a monitor of QEMU", hint=f"kshell qmp:{self.place}")
                 noise += cut - self._buffer.count(b"+", 0, cut)
                 del self._buffer[:cut]
                 if noise > MAX_NOISE:

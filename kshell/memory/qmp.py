@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 import struct
 from collections.abc import Coroutine
-from pathlib import Path
 from typing import Any, TypeVar
 
 from kshell.errors import KshellError, OpenError, repr_name
+from kshell.lang.numbers import decimal_value
 
 GREETING_WAIT = 5.0
 ANSWER_WAIT = 20.0
@@ -131,8 +132,9 @@ class Qmp:
 def _place(address: str) -> str | tuple[str, int]:
     """Return a path, or host and port."""
     host, colon, port = address.rpartition(":")
-    if colon and "/" not in address and port.isdecimal() and not Path(address).exists():
-        return host or "localhost", int(port)
+    number = decimal_value(port)
+    if colon and "/" not in address and number is not None and number < 1 << 16 and not os.path.exists(address):
+        return host or "localhost", number
     return address
 
 

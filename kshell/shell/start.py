@@ -116,6 +116,11 @@ def start(request: Request) -> int:
         console.error(error)
         console.end_command()
         return 1
+    except Exception as error:  # a dump may be crafted: what it brings about is told in a line all the same
+        from kshell.bugs import keep_trace
+
+        console.error(keep_trace(error, "kshell"))
+        return 1
     session.attach(target)
     try:
         request.options.apply(session)

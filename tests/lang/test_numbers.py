@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kshell.lang.numbers import char_value, number_value, show_base, to_radix
+from kshell.lang.numbers import MAX, char_value, decimal_value, number_value, show_base, to_radix
 from kshell.lang.quoting import escape, escape_bytes, unescape
 
 
@@ -55,6 +55,14 @@ def test_5_3_show_base(value: int, radix: int, text: str) -> None:
 def test_5_3_to_radix_is_read_back(value: int, radix: int) -> None:
     assert number_value("0" + to_radix(value, radix), radix) == value
     assert int(to_radix(-value, radix), radix) == -value
+
+
+@pytest.mark.parametrize(("text", "value"), [
+    ("10", 10), ("0t10", 10), ("010", 10), (str(MAX), MAX), (str(MAX + 1), None), ("9" * 5000, None), ("", None),
+    ("0t", None), ("-1", None), ("0x10", None), ("1a", None), ("\u0661", None), ("\u00b2", None),
+])
+def test_decimal_digits(text: str, value: int | None) -> None:
+    assert decimal_value(text) == value
 
 
 @pytest.mark.parametrize(("text", "meaning"), [

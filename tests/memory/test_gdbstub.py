@@ -170,6 +170,7 @@ def test_a_stub_with_wrong_checksums_for_ever() -> None:
     (b"+$half of it", "closed the connection"),
     (b"HTTP/1.1 400 Bad Request\r\n" * 4000, "no packets"),
     (b"+$" + b"x" * (2 << 20), "without an end"),
+    (b'{"QMP": {"version": {}, "capabilities": ["oob"]}}\r\n', "is a monitor of QEMU"),
 ])
 def test_a_stub_that_sends_garbage_or_closes(said: bytes, error: str) -> None:
     def behave(talk: Talk) -> None:
@@ -286,7 +287,7 @@ def test_registers_lie_in_the_order_of_their_numbers() -> None:
         ("a", 0, 0, 2), ("d", 1, 2, 1), ("c", 2, 3, 8)]
 
 
-@pytest.mark.parametrize("place", ["nowhere", "host:0", "host:99999", "", ":", "host:port"])
+@pytest.mark.parametrize("place", ["nowhere", "host:0", "host:99999", "", ":", "host:port", "host:" + "9" * 5000])
 def test_places_that_are_none(place: str) -> None:
     with pytest.raises(OpenError, match="not a place of a gdb stub"):
         dial(place)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parents[2]
 KSHELL = [sys.executable, "-m", "kshell"]
 
 
@@ -51,6 +52,16 @@ def test_exit_status(arguments: tuple[str, ...], status: int) -> None:
     done = run(*arguments)
     assert done.returncode == status, done
     assert bool(done.stderr) == (status != 0 or "1/X" in " ".join(arguments))
+
+
+def test_a_bug_at_the_opening_is_told_in_a_line(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import kshell.target.open\n\ndef broken(*_):\n    raise ZeroDivisionError('as by a crafted dump')\n\n"
+        "kshell.target.open.open_target = broken\n")
+    where = {"PYTHONPATH": f"{tmp_path}:{ROOT}", "XDG_STATE_HOME": str(tmp_path)}
+    done = run("/dev/null", "-e", "1=X", env=where)
+    assert done.returncode == 1
+    assert done.stderr.startswith("kshell: bug in kshell: ZeroDivisionError: as by a crafted dump\n        trace kept")
 
 
 def test_stdin() -> None:

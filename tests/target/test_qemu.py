@@ -389,7 +389,8 @@ def test_an_answer_that_never_comes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path, told, kind", [
-    ("qmp:/nonexistent/qmp", "no such socket", "missing"), ("qmp:/etc/passwd", "nobody listens", "missing"),
+    ("qmp:/nonexistent/qmp", "no such socket", "missing"), ("qmp:host:70000", "no such socket", "missing"),
+    ("qmp:host:" + "9" * 5000, "cannot connect", "missing"), ("qmp:/etc/passwd", "nobody listens", "missing"),
     ("qmp:", "a socket is needed", "format"), ("ram:", "a file is needed", "format"),
     ("ram:/nonexistent", "No such file", "missing"), ("ram:/etc/passwd", "no machine's memory", "format"),
     ("qmp:" + "x" * 200, "cannot connect", "missing"), ("ram:/", "no file", "format"),
