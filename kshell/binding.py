@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from kshell.arguments import Argument, Parameter
-from kshell.errors import UsageError
+from kshell.errors import EvaluateError, UsageError, bare_name
 from kshell.lang.numbers import number_value
 
 _PREFIXES = {"0x", "0t", "0o", "0i"}
@@ -48,7 +48,10 @@ def convert(value: Argument, parameter: Parameter, evaluate: Callable[[str], int
     if isinstance(value, int):
         return value
     if how == "expression":
-        return evaluate(value)
+        try:
+            return evaluate(value)
+        except EvaluateError as error:
+            raise EvaluateError(f"{bare_name(value)}: {error}", hint=error.hint) from error
     return parse_number(value, 10 if how == "decimal" else radix)
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 
+from kshell.escape import escape
+
 
 class KshellError(Exception):
     """The base of all errors that kshell raises on purpose: a message for the user, never a traceback."""
@@ -155,4 +157,4 @@ def bare_name(name: str) -> str:
 
 def repr_name(name: str) -> str:
     """Return *name* in double quotes with control characters escaped, for messages."""
-    return '"' + name.encode("unicode_escape", "replace").decode("ascii").replace('"', '\\"') + '"'
+    return '"' + escape(name.replace("\\", r"\\").replace('"', r"\"")) + '"'

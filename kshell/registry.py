@@ -291,7 +291,8 @@ class Registry:
         if tick and scope not in self.modules:
             return NotFoundError("loaded module", scope, near_names(scope, list(self.modules)))
         what = "failed to perform walk: unknown walk name" if kind == "walker" else None
-        return NotFoundError(kind, name, near_names(bare if tick else name, list(table)), what=what)
+        near = near_names(bare if tick else name, list(table))
+        return NotFoundError(kind, name, near, what=what, hint=None if near else f"::{kind}s lists them")
 
     def _load(self, table: dict[str, list[Entry]], entry: Entry) -> Dcmd | Walker:
         if entry.found is not None:

@@ -91,7 +91,7 @@ def type_and_members(
             named = target.type(name)
         except TypeNotFoundError:
             _check_blank(target, kind, name)
-            if kind is None or "`" in name:
+            if kind is None or "`" in name or words[0] in TAGS:
                 raise
             return Typed(kind, str(kind), tuple(words), found)
         # "pid" alone also finds struct pid: init_task::print pid means the member.

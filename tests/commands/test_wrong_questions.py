@@ -29,11 +29,28 @@ def target(guest_null: GuestImage) -> Iterator[Target]:
     ("::stack init", "init is not a number of arguments\n        a task's stack: ::pgrep NAME | ::stack"),
     ("::msgbuf -n -3", "-n -3: a number of records is not negative"),
     ("init_task::kgrep -d -1", "-d -1: words from the value upwards"),
+    ("::dis nosuch+4", "::dis: nosuch+4: failed to dereference symbol: unknown symbol name"),
+    ("init_task::print struct task_strct", 'failed to look up type struct task_strct: no such type'),
+    ("::ps \udcff", 'no process "\\xff"'),
+    ("::help nosuchdcmd", "::dcmds lists them"), ("::walk nosuchwalker", "::walkers lists them"),
     ("0::kgrep", "more than 1000 places hold 0x0\n        -n NUM shows more of them"),
 ])  # fmt: skip
 def test_what_is_not_there_is_told(target: Target, line: str, told: str) -> None:
     answer = ask(target, line)
     assert told in answer and "bug in kshell" not in answer
+
+
+@pytest.mark.parametrize("line", [
+    "::ps", "::getu", "::pfiles", "::task", "::locks", "::undo", "::delete", "::pid2proc", "::set -o array_mem_limit=",
+])
+def test_thousands_of_digits_are_no_number(target: Target, line: str) -> None:
+    """Python refuses to convert more than 4300."""
+    answer = ask(target, line + " " * (line[-1] != "=") + "9" * 5000)
+    assert answer.startswith(f"kshell: {line.split()[0]}: ") and "bug in kshell" not in answer
+
+
+def test_a_pid_may_say_that_it_is_decimal(target: Target) -> None:
+    assert ask(target, "::ps 0t1") == ask(target, "::ps 1") != ""
 
 
 def test_what_everything_holds_is_shown_in_part_and_counted_in_a_pipe(target: Target) -> None:

@@ -169,7 +169,8 @@ def test_15_errors_name_file_and_line(folder: Path) -> None:
 
 def test_15_errors_of_dcmds_name_file_and_line() -> None:
     told = kshell("-n", stdin="1=X\n::walk nosuch\n").stderr
-    assert told == "(stdin):2: kshell: ::walk: failed to perform walk: unknown walk name\n"
+    assert told == ("(stdin):2: kshell: ::walk: failed to perform walk: unknown walk name\n"
+                    "        ::walkers lists them\n")
 
 
 def test_15_place_in_json(folder: Path) -> None:
