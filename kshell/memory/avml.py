@@ -153,6 +153,8 @@ def _varint(data: bytes) -> int:
 class Avml(PieceMemory):
     """The physical memory in a compressed AVML image, decompressed as it is read. Made by :func:`open_avml`."""
 
+    packed = True
+
     def __init__(self, path: str, below: FileSource) -> None:
         source = AvmlSource(below)
         self.arch = X86_64()

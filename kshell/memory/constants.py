@@ -1,6 +1,7 @@
-"""The constant data of a kernel behind a slow transport: large reads are kept on disk, by build id and place.
+"""The constant data of a kernel behind a slow transport or in a compressed dump: kept on disk, by build id and place.
 
-What is kept is looked at in a few places before it is believed: there it must be what the machine has.
+What is kept is looked at in a few places before it is believed: there it must be what the machine has. Its hash, by
+which indexes of it are known, is kept with it.
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ from kshell import cache
 from kshell.errors import Fault
 from kshell.memory.model import Memory
 
-VERSION = 1
+VERSION = 2
 LARGE = 64 << 10  # smaller reads are as quick as the look
 PROBES, PROBE = 9, 256
+DIGEST = 40  # hexadecimal digits of cache.key_of(), before the bytes
 
 
 class Constants(Memory):
@@ -28,14 +30,37 @@ class Constants(Memory):
     def read_upto(self, address: int, size: int) -> tuple[bytes, Fault | None]:
         if size < LARGE:
             return self.below.read_upto(address, size)
-        key = f"{self._build_id}-{address - self._start:x}-{size:x}"
-        kept = cache.load("constants", key, VERSION)
-        if kept is not None and len(kept) == size and self._is_so(kept, address):
-            return bytes(kept), None
+        kept = self._kept(address, size)
+        if kept is not None:
+            return bytes(kept[DIGEST:]), None
         data, fault = self.below.read_upto(address, size)
         if fault is None:
-            cache.store("constants", key, VERSION, data)
+            self._keep(address, data)
         return data, fault
+
+    def content(self, address: int, size: int) -> tuple[memoryview | bytes, str]:
+        """Return *size* bytes at *address*, and their :func:`kshell.cache.key_of`.
+
+        :raises Fault: as :meth:`read`
+        """
+        kept = self._kept(address, size)
+        if kept is not None:
+            return kept[DIGEST:], str(kept[:DIGEST], "ascii")
+        data = self.below.read(address, size)
+        return data, self._keep(address, data)
+
+    def _key(self, address: int, size: int) -> str:
+        return f"{self._build_id}-{address - self._start:x}-{size:x}"
+
+    def _keep(self, address: int, data: bytes) -> str:
+        digest = cache.key_of(data)
+        cache.store("constants", self._key(address, len(data)), VERSION, digest.encode(), data)
+        return digest
+
+    def _kept(self, address: int, size: int) -> memoryview | None:
+        """Return the digest and the bytes that are kept, None where there are none or the machine has others."""
+        kept = cache.load("constants", self._key(address, size), VERSION) if size >= PROBE else None
+        return kept if kept is not None and len(kept) == DIGEST + size and self._is_so(kept[DIGEST:], address) else None
 
     def _is_so(self, kept: memoryview, address: int) -> bool:
         """Whether the machine has the bytes of *kept* at its beginning, its end and in between."""

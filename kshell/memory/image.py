@@ -15,6 +15,7 @@ class Image(Memory):
     :ivar notes: ELF notes that it carries: CPUs, VMCOREINFO
     :ivar vmcoreinfo: the text of VMCOREINFO where the format has a place of its own for it
     :ivar registers: of each CPU, where the format tells them in a way of its own
+    :ivar packed: whether its pages are compressed: what is constant is cheaper kept than read again
     """
 
     path: str
@@ -22,6 +23,7 @@ class Image(Memory):
     notes: Sequence[Note] = ()
     vmcoreinfo: bytes | None = None
     registers: Sequence[dict[str, int]] = ()
+    packed: bool = False
 
     @property
     def complete(self) -> str | None:

@@ -47,6 +47,7 @@ class Kdump(Image):
     """The physical memory in a kdump-compressed dump. Made by :func:`open_kdump`."""
 
     space = "physical"
+    packed = True
 
     def __init__(self, path: str, source: Source, parts: Sequence[str] = ()) -> None:
         """:param parts: the other files of a split dump; without them its folder is looked into"""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from kshell import cache
 from kshell.arch.model import Arch
 from kshell.errors import Fault, FormatError, KshellError, OpenError, Reason
+from kshell.memory.constants import Constants
 from kshell.memory.image import Image
 from kshell.memory.model import Memory
 from kshell.target import modules
@@ -46,6 +47,9 @@ def attach_kernel(target: Target, physical: Memory, info: Vmcoreinfo, space: Add
         raise OpenError(target.path, str(error), kind="symbols", hint=error.hint) from error
     target.kernel = space
     target.findings["kernel"] = f"{info.release}, VMCOREINFO, {space.format.levels}-level page tables"
+    start = info.symbol("_stext")
+    if isinstance(physical, Image) and physical.packed and info.build_id and start is not None:
+        target.constants = Constants(space, info.build_id, start)
     target.make_symbols = _make_symbols
     target.make_types = _make_types
     target.make_space = lambda pgd: _user_space(target, pgd)
@@ -227,7 +231,10 @@ def read_btf(target: Target) -> Btf:
     size = stop.address - start.address
     if not 0 < size <= MAX_BTF:
         raise FormatError(f"the kernel's BTF has an impossible size of {size} bytes")
-    return Btf((target.constants or target.kernel).view(start.address, size))
+    if target.constants is None:
+        return Btf(target.kernel.view(start.address, size))
+    data, digest = target.constants.content(start.address, size)
+    return Btf(data, digest=digest)
 
 
 def _user_space(target: Target, pgd: int) -> AddressSpace:

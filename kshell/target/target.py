@@ -22,6 +22,7 @@ from kshell.types.names import SymbolIndex, TypeIndex
 from kshell.value import Value
 
 if TYPE_CHECKING:
+    from kshell.memory.constants import Constants
     from kshell.types.lines import SourceLine
 
 
@@ -73,7 +74,7 @@ class Target:
         self.physical: Memory = Unavailable("physical", "no physical memory in this target")
         self.kernel: Memory = Unavailable("kernel", "no kernel memory in this target")
         #: the kernel's memory for what is constant in it, where that is kept from one session to the next
-        self.constants: Memory | None = None
+        self.constants: Constants | None = None
         #: the file that addresses correspond to, for ``?``: a vmlinux, the file of a program
         self.object_file: Memory | None = None
         self.vmcoreinfo: Vmcoreinfo | None = None

@@ -90,7 +90,7 @@ class Vmcoreinfo:
     def build_id(self) -> str | None:
         """The kernel's build id in hexadecimal; None when absent or known to be garbage (see 4.1 of the notes)."""
         text = self._values.get("BUILD-ID", "")
-        return text if len(text) == 40 and text.strip("0") else None
+        return text if len(text) == 40 and text.strip("0") and set(text) <= set("0123456789abcdef") else None
 
     @property
     def crash_time(self) -> int | None:

@@ -43,8 +43,11 @@ VOID = VoidType()
 class Btf:
     """One BTF blob. With *base* it is split BTF, as a module's: ids and strings go on where the base ends."""
 
-    def __init__(self, data: bytes | memoryview, base: Btf | None = None) -> None:
-        """:raises FormatError: *data* is not BTF or damaged"""
+    def __init__(self, data: bytes | memoryview, base: Btf | None = None, digest: str | None = None) -> None:
+        """:param digest: cache.key_of(*data*) where it is known
+
+        :raises FormatError: *data* is not BTF or damaged
+        """
         self.base = base
         self._sections = b.Sections(data)
         self._words = self._sections.words
@@ -53,7 +56,7 @@ class Btf:
         self._string_base: int = base.string_end if base is not None else 0
         above = struct.pack("<II", self.first, self._string_base) + (base.key if base is not None else "").encode()
         #: of the content, the base's included
-        self.key: str = cache.key_of(self._words.cast("B"), self._strings, above)
+        self.key: str = cache.key_of((digest or cache.key_of(data)).encode(), above)
         strings = base.string_bytes if base is not None else None
         self._index: Index = b.build_index(self._sections, self.first, self._string_base, self.key, strings)
         self.last: int = self.first + len(self._index.places)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from kshell import cache
 from kshell.errors import Fault, Reason
 from kshell.memory.constants import LARGE, Constants
 from kshell.memory.model import Memory
@@ -63,3 +64,14 @@ def test_what_cannot_be_read_is_not_kept() -> None:
     machine.data += bytes(LARGE)
     assert constants.read(START + (1 << 20) - LARGE, 2 * LARGE) == bytes(2 * LARGE)
     assert constants.read(START, 100) == bytes(100)
+
+
+def test_content_comes_with_its_hash() -> None:
+    data = bytes(range(251)) * 4096
+    for machine in (Machine(START, data), Machine(START, data)):
+        content, digest = Constants(machine, "abc", START).content(START + 10, 500_000)
+        assert content == data[10:500_010]
+        assert digest == cache.key_of(data[10:500_010])
+    assert machine.count < 10_000
+    with pytest.raises(Fault):
+        Constants(machine, "abc", START).content(START + len(data) - 10, 500_000)
