@@ -2,6 +2,9 @@
 
 They have a magic of their own and version 2; the stream is in snappy's framing format (google/snappy:
 framing_format.txt), and behind it is the number of its bytes. One pass makes an index of the chunks, which is kept.
+
+AVML (src/image.rs, ``copy_if_nonzero``) leaves out blocks of up to 16 MiB that are all zeroes: the file tells nothing
+of them, so they are outside RAM here.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ import struct
 from array import array
 from bisect import bisect_right
 from collections import OrderedDict
+from itertools import pairwise
 
 from kshell import cache
 from kshell.arch.x86_64 import X86_64
@@ -208,8 +212,10 @@ class Avml(PieceMemory):
         return f"AVML image (x86_64, snappy), {self._segments.total() / (1 << 20):.0f} MiB of RAM"
 
     def facts(self) -> dict[str, str]:
-        """Return where the index of its chunks came from."""
-        return {"index": self.how}
+        """Return where the index of its chunks came from, and what of its gaps is not known."""
+        told = [f"0x{one.end:x}-0x{other.start:x}" for one, other in pairwise(self.ranges()) if one.end < other.start]
+        gaps = ", ".join(told[:4]) + (f" and {len(told) - 4} more" if len(told) > 4 else "")
+        return {"index": self.how} | ({"gaps": f"{gaps}: no RAM, or zeroes that AVML left out"} if gaps else {})
 
 
 def _kept(key: str, source: AvmlSource) -> list[Piece] | None:

@@ -3,6 +3,7 @@
 The state file has groups of tagged values; "memory" tells which runs of physical memory lie where, "cpu" the registers.
 The layout is that of open-vm-tools and crash (vmware_vmss.h): a tag is u16 (name's length, indices, size of value),
 then the name, the indices of u32 and the value, or for a block two sizes of u64, a u16 of padding and the bytes.
+Registers are values of their own, or blocks: "gpregs" of rax to r15, "CR64" of cr0 to cr8.
 """
 
 from __future__ import annotations
@@ -215,6 +216,8 @@ def _registers(tags: list[Tag]) -> list[dict[str, int]]:
         value = int.from_bytes(tag.value[:8], "little")
         if tag.name in GENERAL and len(tag.value) == 8:
             one[tag.name] = value
+        elif tag.name == "gpregs" and len(tag.value) == 128 and not tag.compressed:  # of newer products: all in a block
+            one.update(zip(GENERAL, struct.unpack("<16Q", tag.value), strict=False))
         elif tag.name in ("eflags", "EFLAGS"):
             one["rflags"] = one.get("rflags", 0) | value
         elif tag.name == "CR64" and len(tag.indices) == 2:

@@ -66,13 +66,24 @@ def tag(name: str, value: bytes, *indices: int) -> bytes:
     return struct.pack("<H", word) + name.encode() + struct.pack(f"<{len(indices)}I", *indices) + value
 
 
+def block(name: str, value: bytes, *indices: int, kind: int = 0x3F, padding: int = 0) -> bytes:
+    """Return one block of a VMware state."""
+    word = len(name) << 8 | len(indices) << 6 | kind
+    return (struct.pack("<H", word) + name.encode() + struct.pack(f"<{len(indices)}I", *indices)
+            + struct.pack("<QQH", len(value), len(value), padding) + bytes(padding) + value)
+
+
+GENERAL = ("rax", "rcx", "rdx", "rbx", "rbp", "rsp", "rsi", "rdi", *(f"r{number}" for number in range(8, 16)))
+
+
 def vmss(
     runs: Sequence[Run], path: Path, registers: Sequence[dict[str, int]] = (), *, inside: bool = False,
-    compressed: bool = False,
+    compressed: bool = False, blocks: bool = False,
 ) -> Path:
     """Write a VMware state and its memory at *path* and beside it; return the state's path.
 
     :param inside: the memory is a block of the state file, as in old products
+    :param blocks: the registers are in blocks, as in newer products
     """
     regions, page = b"", 0
     for number, (start, data) in enumerate(runs):
@@ -83,7 +94,12 @@ def vmss(
     group = tag("regionsCount", struct.pack("<I", len(runs))) + regions
     cpu = tag("cpu:numVCPUs", struct.pack("<I", len(registers)))
     for number, one in enumerate(registers):
+        if blocks:
+            cpu += block("gpregs", struct.pack("<16Q", *(one.get(name, 0) for name in GENERAL)), number)
+            cpu += block("CR64", struct.pack("<9Q", *(one.get(f"cr{control}", 0) for control in range(9))), number)
         for name, value in one.items():
+            if blocks and (name in GENERAL or name.startswith("cr")):
+                continue
             if name.startswith("cr"):
                 cpu += tag("CR64", struct.pack("<Q", value), number, int(name[2:]))
             elif name == "rflags":
@@ -101,9 +117,8 @@ def vmss(
     head = struct.pack("<III", 0xBED2BED2, 8, len(groups)) + table + body
     if inside:
         kind = 0x3E if compressed else 0x3F
-        block = struct.pack("<H", 6 << 8 | kind) + b"Memory" + struct.pack("<QQ", len(memory), len(memory))
-        padding = -(len(head) + len(block) + 2) % PAGE
-        path.write_bytes(head + block + struct.pack("<H", padding) + bytes(padding) + memory + b"\0\0")
+        padding = -(len(head) + len(block("Memory", b""))) % PAGE
+        path.write_bytes(head + block("Memory", memory, kind=kind, padding=padding) + b"\0\0")
     else:
         path.write_bytes(head + b"\0\0")
         path.with_suffix(".vmem").write_bytes(memory)

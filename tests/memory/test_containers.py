@@ -196,6 +196,21 @@ def test_the_registers_of_vmware(tmp_path: Path) -> None:
         assert image.registers == registers
 
 
+def test_the_registers_of_vmware_in_blocks(tmp_path: Path) -> None:
+    names = (*containers.GENERAL, "cr0", "cr1", "cr2", "cr3", "cr4", "rip", "rflags")
+    registers = [{name: number + 100 * cpu for number, name in enumerate(names)} for cpu in range(2)]
+    image, _ = open_image(str(containers.vmss(RUNS, tmp_path / "m.vmss", registers, blocks=True)), "r", PLAIN)
+    with image:
+        assert image.registers == registers
+
+
+def test_what_avml_may_have_left_out_is_told(tmp_path: Path) -> None:
+    image, _ = open_image(str(written(containers.avml(RUNS))(tmp_path)), "r", PLAIN)
+    with image:
+        assert image.facts()["gaps"] == ("0xb000-0x200000, 0x228000-0x200000000: no RAM, "
+                                         "or zeroes that AVML left out")
+
+
 # -- raw ---------------------------------------------------------------------------------------------------------------
 
 

@@ -182,7 +182,7 @@ ROWS = [
     Row(lambda folder: guest().raw, small_raw, lambda folder: RAW),
     Row(by_map(pages), by_map(lambda: SMALL, offsets=True), lambda folder: Options(map=str(folder / "map"))),
     Row(vmem, lambda folder: containers.vmss(SMALL, folder / "image.vmss").with_suffix(".vmem")),
-    Row(lambda folder: containers.vmss(pages(), folder / "image.vmss", registers(), inside=True),
+    Row(lambda folder: containers.vmss(pages(), folder / "image.vmss", registers(), inside=True, blocks=True),
         lambda folder: containers.vmss(SMALL, folder / "image.vmss", inside=True)),
 ]
 
