@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import mmap
@@ -13,7 +12,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .cache import appearing, cache_root, locked, make_sparse
+from .cache import (
+    UNUSED_SECONDS,
+    appearing,
+    cache_root,
+    held,
+    locked,
+    make_sparse,
+    remove_unheld,
+    remove_unused,
+    used,
+)
 from .contents import HERE, command_line, compile_program, initramfs
 from .crash import FAILED_BY_ITSELF, convert_vmcore, save_vmcore, wait_crash
 from .disasters import (
@@ -35,9 +44,8 @@ from .spec import GuestSpec
 RIG_SOURCES = ("victim.c", "collect.c", "runtime.h", "init", "initramfs.py", "contents.py", "machine.py", "crash.py")
 BUILD_VERSION = 1  # raise when build.py changes what an image holds
 ORACLE_DRIVE = 1 << 30
+ANSWERS_SECONDS = 7200.0  # what kshell said inside a guest is of one state of its sources: a day has many
 SAVING = b"KSHELL-SAVING"  # init in the crash kernel, before it reads /proc/vmcore
-KEPT_ANSWERS = 8
-HELD = "held"  # in the folder of a guest that runs: a file that is locked for as long
 PANIC, PATIENCE = b"Kernel panic - not syncing", 10.0  # seconds for the rest of a panic's words
 DUMP_FORMATS = {"kdump-zlib": "kdump.zlib", "kdump-lzo": "kdump.lzo", "kdump-snappy": "kdump.snappy"}
 
@@ -72,7 +80,9 @@ def prepare(spec: GuestSpec) -> GuestImage:
     if not (folder / "guest.json").exists():
         with locked(folder.name):
             if not (folder / "guest.json").exists():
+                remove_unused(spec.name, folder, ANSWERS_SECONDS if spec.inside else UNUSED_SECONDS)
                 _build(spec, folder)
+    used(folder)
     return GuestImage(spec, folder)
 
 
@@ -87,10 +97,8 @@ def boot(spec: GuestSpec) -> Iterator[RunningGuest]:
         raise ValueError(f"guest {spec.name} crashes by itself; boot one without crash")
     folder = cache_root() / "live"
     folder.mkdir(exist_ok=True)
-    _clear(folder)
-    with tempfile.TemporaryDirectory(prefix=f"{spec.name}-", dir=folder) as name, open(Path(name) / HELD, "wb") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        work = Path(name)
+    remove_unheld(folder.iterdir())
+    with tempfile.TemporaryDirectory(prefix=f"{spec.name}-", dir=folder) as name, held(work := Path(name)):
         drive = _empty(work / "drive", ORACLE_DRIVE)
         with _powered(spec, work, [drive]) as guest:
             with step(f"{spec.name}: booting {kernel(spec.kernel).release}"):
@@ -98,17 +106,6 @@ def boot(spec: GuestSpec) -> Iterator[RunningGuest]:
             unpack_oracle(drive, work / "oracle")
             guest.oracle_folder = work / "oracle"
             yield guest
-
-
-def _clear(folder: Path) -> None:
-    """Remove what guests left whose process was killed: nobody holds their folders."""
-    for old in folder.iterdir():
-        with suppress(OSError):  # it is held, or gone
-            if time.time() - old.stat().st_mtime > 600:  # one that is just being made is not held yet
-                if (old / HELD).exists():
-                    with open(old / HELD, "rb") as held:
-                        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(old, ignore_errors=True)
 
 
 def _build(spec: GuestSpec, final: Path) -> None:
@@ -140,10 +137,7 @@ def _build(spec: GuestSpec, final: Path) -> None:
 
 
 def _take_answers(spec: GuestSpec, work: Path) -> None:
-    """Let kshell run in the guest and keep what it said beside the oracle: an image for each kshell. Few are kept."""
-    images = sorted((cache_root() / "images").glob(f"{spec.name}-{'?' * 16}"), key=lambda path: path.stat().st_mtime)
-    for path in images[:-KEPT_ANSWERS]:
-        shutil.rmtree(path, ignore_errors=True)
+    """Let kshell run in the guest and keep what it said beside the oracle: an image for each state of kshell."""
     drive = _empty(work / "drive", ORACLE_DRIVE)
     with _powered(spec, work, [drive]) as guest, step(f"{spec.name}: kshell runs in {kernel(spec.kernel).release}"):
         guest.wait_console((READY,), spec.timeout)

@@ -11,11 +11,16 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 SPARSE_BLOCK = 64 * 1024
+#: in a folder that is somebody's as long as this file is locked
+HELD = "held"
+YOUNG_SECONDS = 600.0
+UNUSED_SECONDS = 86400.0
 
 
 def cache_root() -> Path:
@@ -40,6 +45,26 @@ def locked(name: str) -> Iterator[None]:
 
 
 @contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold *folder*, which :func:`remove_unheld` leaves alone then (the kernel lets go when its holder dies)."""
+    with (folder / HELD).open("wb") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def remove_unheld(folders: Iterable[Path]) -> None:
+    """Remove those of *folders* whose holders have died. One that is just being made is not held yet."""
+    for old in folders:
+        with suppress(OSError):  # it is held, somebody else's, or gone
+            mark = old / HELD
+            if time.time() - old.stat().st_mtime > (YOUNG_SECONDS if mark.exists() else UNUSED_SECONDS):
+                if mark.exists():
+                    with mark.open("rb") as handle:
+                        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
 def appearing(final: Path) -> Iterator[Path]:
     """Give a temporary folder that becomes *final* in one rename when the block ends without an error."""
     final.parent.mkdir(parents=True, exist_ok=True)
@@ -52,6 +77,23 @@ def appearing(final: Path) -> Iterator[Path]:
         work.rename(final)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def remove_unused(name: str, keep: Path, age: float = UNUSED_SECONDS) -> None:
+    """Remove the images of the spec *name*, and what killed builds of it left, that nobody used for *age* seconds.
+
+    :param keep: the one that is in use now. Of others :func:`used` tells: trees of different states may share a cache.
+    """
+    for path in [*keep.parent.glob(f"{name}-{'?' * 16}"), *keep.parent.glob(f".{name}-{'?' * 16}-*")]:
+        with suppress(FileNotFoundError):  # another run was first
+            if path != keep and time.time() - path.stat().st_mtime > age:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def used(folder: Path) -> None:
+    """Note that an image is used now."""
+    with suppress(OSError):  # a cache that only others may write
+        os.utime(folder)
 
 
 def copy_sparse(source: Path, target: Path, size: int | None = None, start: int = 0) -> None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .cache import held, remove_unheld
 from .machine import command
 from .progress import GuestFailed, RigError
 from .spec import GuestSpec
@@ -170,23 +171,25 @@ def started(
 
     Sockets live in a short folder under /tmp, since a Unix socket's path has at most 107 bytes.
     """
+    remove_unheld(Path("/tmp").glob("kshell-guest-*"))
     folder = Path(tempfile.mkdtemp(prefix="kshell-guest-", dir="/tmp"))
     log = folder / "console.log"
     try:
-        errors = folder / "qemu.log"
-        with errors.open("wb") as stderr:
-            process = subprocess.Popen(
-                [*command(spec, kernel, initrd, arguments, folder, drives), *(more or [])],
-                stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr, start_new_session=True,
-            )  # fmt: skip
-        guest = RunningGuest(spec, process, folder, log)
-        try:
-            yield guest
-        finally:
-            guest.end()
-            complaint = errors.read_bytes()
-            if console is not None:
-                text = log.read_bytes() if log.exists() else b""
-                console.write_bytes(text + (b"\n[QEMU] " + complaint if complaint else b""))
+        with held(folder):
+            errors = folder / "qemu.log"
+            with errors.open("wb") as stderr:
+                process = subprocess.Popen(
+                    [*command(spec, kernel, initrd, arguments, folder, drives), *(more or [])],
+                    stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr, start_new_session=True,
+                )  # fmt: skip
+            guest = RunningGuest(spec, process, folder, log)
+            try:
+                yield guest
+            finally:
+                guest.end()
+                complaint = errors.read_bytes()
+                if console is not None:
+                    text = log.read_bytes() if log.exists() else b""
+                    console.write_bytes(text + (b"\n[QEMU] " + complaint if complaint else b""))
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -7,19 +7,23 @@ import re
 import shutil
 import struct
 import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from .build import key, unpack_oracle
-from .cache import appearing, copy_sparse
+from .cache import appearing, copy_sparse, held, remove_unheld, remove_unused, used
 from .image import GuestImage
 from .initramfs import Archive, iter_entries
 from .kmodule import undefined
 from .libraries import needed
 from .oracle import parse_kallsyms_line, parse_kmsg, parse_maps_line, parse_module_line, parse_stat
 from .spec import STANDARD, GuestSpec, named_spec
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_archive_round_trip() -> None:
@@ -81,6 +85,67 @@ def test_folder_appears_whole_or_not(tmp_path: Path) -> None:
     with appearing(final) as work:
         (work / "file").touch()
     assert [path.name for path in tmp_path.iterdir()] == ["final"]
+
+
+def aged(path: Path, seconds: float) -> Path:
+    """Return *path*, as if nobody had touched it for so long."""
+    os.utime(path, (time.time() - seconds,) * 2)
+    return path
+
+
+def test_images_that_nobody_uses_any_more_are_removed(tmp_path: Path) -> None:
+    names = [f"6.1-{letter * 16}" for letter in "abc"] + [f"6.12-{'a' * 16}", f".6.1-{'a' * 16}-killed", "6.1-short"]
+    for name in names:
+        (tmp_path / name).mkdir()
+        aged(tmp_path / name, 90000)
+    used(tmp_path / names[1])
+    remove_unused("6.1", tmp_path / names[0])
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*names[:2], names[3], names[5]])
+
+
+def test_folders_whose_holder_died_are_removed(tmp_path: Path) -> None:
+    """One that is held, however old, and one that is just being made stay."""
+    for name in ("held", "young", "left", "unmarked", "bare"):
+        (tmp_path / name).mkdir()
+        if name not in ("unmarked", "bare"):
+            (tmp_path / name / "held").touch()
+    with held(tmp_path / "held"):
+        for name, seconds in (("held", 90000), ("left", 700), ("unmarked", 700), ("bare", 90000)):
+            aged(tmp_path / name, seconds)
+        remove_unheld(tmp_path.iterdir())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["held", "unmarked", "young"]
+
+
+STARTS = """
+import sys, time
+from pathlib import Path
+from tests.guest.packages import kernel
+from tests.guest.qemu import started
+from tests.guest.spec import named_spec
+
+image = kernel("6.1").vmlinuz
+with started(named_spec("6.1"), image, image, "", []) as guest:
+    print(guest.process.pid, guest.folder, flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.guest
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="util-linux's setpriv is not installed")
+def test_a_guest_ends_with_a_run_that_is_killed_outright(guest_61: GuestImage) -> None:
+    with subprocess.Popen([sys.executable, "-c", STARTS], stdout=subprocess.PIPE, text=True, cwd=ROOT) as run:
+        assert run.stdout is not None
+        pid, folder = run.stdout.readline().split()
+        while not (Path(folder) / "gdb").exists():  # QEMU is there, and with it what setpriv asked for
+            time.sleep(0.01)
+        run.kill()
+    deadline = time.monotonic() + 60
+    while Path(f"/proc/{pid}").exists() and " Z " not in Path(f"/proc/{pid}/stat").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert (Path(folder) / "held").exists()
+    remove_unheld([aged(Path(folder), 700)])
+    assert not Path(folder).exists()
 
 
 def test_key_follows_content_not_name() -> None:

@@ -29,6 +29,7 @@ from kshell.target.formats import Options
 from kshell.target.open import open_target
 from kshell.target.qemu import QmpControl, parse_registers
 from kshell.target.target import Target
+from tests.guest.machine import _dying_with_us as dying_with_us
 from tests.guest.machine import qemu_program
 from tests.guest.oracle import Oracle
 from tests.guest.qemu import RunningGuest
@@ -404,7 +405,7 @@ def test_nothing_there(path: str, told: str, kind: str) -> None:
 @contextmanager
 def machine(folder: Path, *words: str) -> Iterator[subprocess.Popen[bytes]]:
     """A QEMU that stands still with nothing in it."""
-    command = [qemu_program(), "-nodefaults", "-display", "none", "-S", "-accel", "tcg", "-qmp",
+    command = [*dying_with_us(), qemu_program(), "-nodefaults", "-display", "none", "-S", "-accel", "tcg", "-qmp",
                f"unix:{folder / 'qmp'},server=on,wait=off", *words]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     try:
