@@ -36,18 +36,3 @@ def debugger_of(session: Session) -> Control:
         raise KshellError(f"command is not supported over {control.transport}",
                           hint="the gdb stub of QEMU can: kshell gdb:HOST:PORT")
     return control
-
-
-def forget_context(session: Session) -> None:
-    """Leave the process context of a target that has run if its process is not there any more."""
-    context = session.context
-    if context is None or not context.task:
-        return
-    from kshell.linux.tasks import find_task
-
-    try:
-        if find_task(session.target, context.pid) == context.task:
-            return
-    except KshellError:
-        pass
-    session.set_context(None)

@@ -235,14 +235,3 @@ def _failure(address: int, error: KshellError) -> KshellError:
     wrapped = KshellError(f"failed to read data at 0x{address:x}: {reason_text(error)}", hint=error.hint)
     wrapped.__cause__ = error
     return wrapped
-
-
-def dump_bytes(data: bytes, address: int = 0, options: DumpOptions | None = None) -> str:
-    """Return the dump of *data* as if it stood at *address*; nothing else is there."""
-
-    def read(at: int, size: int) -> bytes:
-        if not address <= at <= at + size <= address + len(data):
-            raise KshellError("no mapping for address")
-        return data[at - address : at - address + size]
-
-    return "".join(item for item in dump(read, address, len(data), options) if isinstance(item, str))

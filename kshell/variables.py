@@ -166,10 +166,6 @@ class Variables:
         start, end = self._symbol(first), self._symbol(last)
         return None if start is None or end is None else end - start
 
-    def compute(self, name: str, make: Callable[[], int | None]) -> None:
-        """Let the read-only variable *name* be what *make* returns; None stands for a value that is not known."""
-        self._computed[name] = make
-
     def get(self, name: str) -> int | None:
         """Return the value of the variable *name*, or None when it is not defined."""
         if name == ".":

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kshell.errors import Fault, KshellError, Reason
-from kshell.hexdump import DumpOptions, dump, dump_bytes
+from kshell.hexdump import DumpOptions, dump
 from kshell.partial import read_prefix
 
 MEMORY = bytes(range(256)) * 8
@@ -135,6 +135,16 @@ def plain(data: bytes, address: int, group: int) -> list[str]:
             line += " " * (index % group == 0) + " " * (group == 1 and index == 8) + f"{byte:02x}"
         lines.append(line + "  " + "".join(chr(byte) if 32 <= byte < 127 else "." for byte in data[at : at + 16]))
     return lines
+
+
+def dump_bytes(data: bytes, address: int, options: DumpOptions) -> str:
+    """Return the dump of *data* as if it stood at *address*; nothing else is there."""
+
+    def read(at: int, size: int) -> bytes:
+        assert address <= at <= at + size <= address + len(data)
+        return data[at - address : at - address + size]
+
+    return "".join(item for item in dump(read, address, len(data), options) if isinstance(item, str))
 
 
 WHOLE_LINES = st.binary(min_size=1, max_size=200).map(lambda data: data + bytes(-len(data) % 16))

@@ -286,35 +286,3 @@ def parse_only_expression(text: str) -> ast.Expression:
     if parser.peek().kind is not Kind.EOF:
         raise parser.expected("an operator or the end")
     return expression
-
-
-def script_text(text: str) -> str:
-    """Return a script file's text ready for :class:`Parser`: no ``#!`` line, no carriage returns.
-
-    The first line becomes a comment of its own length, so that a place in the result is a place in the file as read in
-    Python's text mode.
-    """
-    text = text.replace("\r\n", "\n")
-    return "//" + text[2:] if text.startswith("#!") else text
-
-
-def parse_script(text: str, check_dcmd: DcmdCheck | None = None) -> Iterator[ast.Statement | ParseError]:
-    """Yield the statements of a script file; for one that is not in the language its error, then go on."""
-    parser = Parser(script_text(text), check_dcmd)
-    while True:
-        try:
-            statement = parser.next_statement()
-        except ParseError as error:
-            yield error
-            parser.recover()
-        else:
-            if statement is None:
-                return
-            yield statement
-
-
-def line_and_column(text: str, offset: int) -> tuple[int, int]:
-    """Return the place of *offset* as line and column, both counted from 1."""
-    line_start = text.rfind("\n", 0, offset) + 1
-    return text.count("\n", 0, offset) + 1, offset - line_start + 1
-

@@ -6,7 +6,6 @@ Blanks are put where two tokens would otherwise become one (``/ /`` is not ``//`
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from itertools import pairwise
 
 from kshell.lang import ast
@@ -36,11 +35,6 @@ def unparse(node: ast.Statement | ast.Pipeline | ast.Stage | ast.Expression | as
         ):
             return _command(node)
     return _expression(node)
-
-
-def unparse_all(statements: Iterable[ast.Statement]) -> str:
-    """Return the text of *statements*, a line each."""
-    return "".join(_statement(statement) + "\n" for statement in statements)
 
 
 def quote_word(text: str) -> str:

@@ -44,10 +44,6 @@ class CpuState(NamedTuple):
     registers: dict[str, int]
     source: str
 
-    @property
-    def in_user_mode(self) -> bool:
-        return self.registers.get("cs", 0) & 3 == 3
-
 
 def cpu_states(target: Target) -> dict[int, CpuState]:
     """Return the state of each online CPU, and of others that the image has registers of, by number."""

@@ -114,16 +114,6 @@ def hlist_for_each(target: Target, head: int) -> list[int]:
     return chase(target.kernel, head)
 
 
-def hlist_for_each_entry(target: Target, type: str | CType, head: int, member: str) -> Vector:
-    """Return the structures of *type* on the hash chain at *head* by their ``hlist_node`` *member*."""
-    return list_for_each_entry(target, type, head, member)
-
-
-def llist_for_each(target: Target, head: int) -> list[int]:
-    """Return the addresses of the ``llist_node`` nodes of the ``llist_head`` at *head*, the newest first."""
-    return chase(target.kernel, head)
-
-
 def chain(target: Target, first: int, offset: int) -> list[int]:
     """Return *first* and what follows through the pointer at *offset* of each: a plain ``next`` chain. NULL: none."""
     if first == 0:

@@ -188,8 +188,3 @@ def _vmap_objects(target: Target) -> list[int]:
     rows = zip(addresses, starts, places, strict=True)
     return [address for address, start, place in rows if isinstance(place, int) and start == place]
 
-
-def find_vmalloc(target: Target, address: int) -> VmallocArea | None:
-    """Return the vmalloc area that holds *address*, or None."""
-    return next((area for area in iter_vmalloc(target) if area.start <= address < area.end), None)
-

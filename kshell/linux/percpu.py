@@ -35,12 +35,6 @@ def per_cpu_ptr(target: Target, pointer: int, cpu: int) -> int:
     return (pointer + target.percpu_base(cpu)) % TOP
 
 
-def is_per_cpu(target: Target, symbol: Symbol) -> bool:
-    """Whether *symbol* names a per-CPU variable, so that its address is not that of any bytes."""
-    start, end = section(target)
-    return start <= symbol.address < end and symbol.name not in ("__per_cpu_start", "__per_cpu_end", "__per_cpu_load")
-
-
 def section(target: Target) -> tuple[int, int]:
     """Return start and end of the kernel's per-CPU section, as per-CPU symbols have their addresses in it.
 
@@ -66,12 +60,6 @@ def areas(target: Target) -> Iterator[Area]:
     for cpu in target.cpu_numbers("possible"):
         base = target.percpu_base(cpu)
         yield Area(cpu, (start + base) % TOP, (end + base) % TOP)
-
-
-def iter_copies(target: Target, name: str, mask: str = "online") -> Iterator[tuple[int, Value]]:
-    """Yield (cpu, the variable) of the per-CPU variable *name* for each CPU in *mask*: for_each_cpu + per_cpu()."""
-    for cpu in target.cpu_numbers(mask):
-        yield cpu, target.percpu(name, cpu)
 
 
 def cpumask(target: Target, mask: Value) -> list[int]:

@@ -27,8 +27,6 @@ SA_FLAGS = (
     (0x0400_0000, "RESTORER"), (0x0800_0000, "ONSTACK"), (0x1000_0000, "RESTART"), (0x4000_0000, "NODEFER"),
     (0x8000_0000, "RESETHAND"),
 )
-#: more queued signals than a listing shows; a list that does not end is found by the walk
-MAX_QUEUED = 1 << 16
 
 
 class Action(NamedTuple):

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from kshell.target.target import Target
 
 # Bits of task_struct.__state and exit_state; include/linux/sched.h, as they are since 4.14 (8ef9925b02c2).
-EXIT_ZOMBIE = 0x20
 TASK_REPORT = 0x7F  # running 0, S 1, D 2, T 4, t 8, X 0x10, Z 0x20, P 0x40
 TASK_UNINTERRUPTIBLE = 0x2
 TASK_IDLE = 0x402  # TASK_UNINTERRUPTIBLE | TASK_NOLOAD
@@ -38,7 +37,6 @@ PF_KTHREAD = 0x0020_0000
 REQUIRED = (1, 2, 7, 8, 9, 10)
 #: the first rows come from a short vector, so that they are shown before thousands are read
 FIRST_CHUNK, CHUNK = 128, 8192
-COMM_SIZE = 16
 #: what is further from a task's list pointer is not read along with it
 MAX_HELD = 2304
 #: pids are below this (PID_MAX_LIMIT)

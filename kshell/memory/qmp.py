@@ -19,7 +19,6 @@ from kshell.lang.numbers import decimal_value
 
 GREETING_WAIT = 5.0
 ANSWER_WAIT = 20.0
-MAX_ANSWER = 64 << 20
 
 _T = TypeVar("_T")
 

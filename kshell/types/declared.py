@@ -140,10 +140,6 @@ class Declared:
         """Return the declared type *name* in the name space *kind*, or None."""
         return self._types.get((kind, name))
 
-    def base_type(self, words: list[str]) -> CType | None:
-        """Return a base type of C: for targets without types."""
-        return self.base(words)
-
     def names(self) -> Iterator[tuple[str, str]]:
         """Yield (kind, name) of every declared type, in order."""
         yield from self._types

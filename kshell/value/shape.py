@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kshell.types.model import ArrayType, CType, EnumType, IntType, Kind, PointerType, QualifiedType, StructType
+from kshell.types.model import CType, EnumType, IntType, Kind, QualifiedType, StructType
 
 if TYPE_CHECKING:
     from kshell.value.enums import EnumNames
@@ -74,12 +74,6 @@ def shape_of(type: CType) -> Shape:
 def is_struct(type: CType) -> bool:
     """Whether *type* is a struct or union behind its typedefs."""
     return isinstance(type.strip(), StructType)
-
-
-def pointee(type: CType) -> CType | None:
-    """Return what *type* points to, or its elements are, or None."""
-    bare = type.strip()
-    return bare.target if isinstance(bare, (PointerType, ArrayType)) else None
 
 
 def decode(data: bytes | memoryview, shape: Shape, order: str, bit: int = 0, width: int | None = None) -> int:

@@ -199,8 +199,8 @@ def test_regions(guest: Guest) -> None:
 
 
 def test_percpu(guest: Guest) -> None:
-    for cpu, queue in percpu.iter_copies(guest.target, "runqueues"):
-        assert queue.integer("cpu") == cpu
+    for cpu in guest.target.cpu_numbers("online"):
+        assert guest.target.percpu("runqueues", cpu).integer("cpu") == cpu
     assert [area.cpu for area in percpu.areas(guest.target)] == guest.target.cpu_numbers("possible")
     init = tasks.task_value(guest.target, tasks.find_task(guest.target, 1))
     assert percpu.cpumask(guest.target, init["cpus_mask"]) == guest.target.cpu_numbers("possible")
