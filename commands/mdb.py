@@ -43,13 +43,8 @@ def find(session: Session, address: int | None, word: str | None) -> Task:
     """
     target = session.target
     require_kernel(target)
-    if address is not None:
-        return processes.by_address(target, address)
-    if word is not None:
-        return processes.find(target, word)
-    if session.context is None:
-        raise UsageError("which process: an address, a pid (decimal), a name, or the context that ::getu sets")
-    return processes.by_pid(target, session.context.pid)
+    context = session.context
+    return processes.chosen(target, address, word, None if context is None else context.pid)
 
 
 @dcmd("pmap", columns=SEGMENTS, yields="struct vm_area_struct", group="Processes")

@@ -300,13 +300,8 @@ def pid2proc(
 
 def one_task(session: Session, address: int | None, word: str | None) -> Task:
     """Return the process that an address, a pid or name, or the process context names."""
-    if address is not None:
-        return processes.by_address(session.target, address)
-    if word is not None:
-        return processes.find(session.target, word)
-    if session.context is None:
-        raise UsageError("which process: an address, a pid (decimal), a name, or the context that ::getu sets")
-    return processes.by_pid(session.target, session.context.pid)
+    context = session.context
+    return processes.chosen(session.target, address, word, None if context is None else context.pid)
 
 
 @dcmd("args", columns=(Column("N", 4, DECIMAL, key="n"), Column("ARGUMENT")), group="Processes")

@@ -16,7 +16,6 @@ from kshell.api import (
     Record,
     Row,
     Session,
-    UsageError,
     Word,
     dcmd,
     escape,
@@ -43,13 +42,8 @@ def find(session: Session, address: int | None, word: str | None) -> Task:
     target = session.target
     if processes.from_proc(target):
         raise KshellError(f"this needs the task_struct, whose address is {processes.unknown_address()}")
-    if address is not None:
-        return processes.by_address(target, address)
-    if word is not None:
-        return processes.find(target, word)
-    if session.context is None:
-        raise UsageError("which task: an address, a pid (decimal), a name, or the context that ::getu sets")
-    return processes.by_pid(target, session.context.pid)
+    context = session.context
+    return processes.chosen(target, address, word, None if context is None else context.pid)
 
 
 @dcmd("task", yields=TASK, group="Processes")

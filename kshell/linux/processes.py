@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kshell.errors import Fault, FormatError, KshellError, NoUserSpaceError, Reason
+from kshell.errors import Fault, FormatError, KshellError, NoUserSpaceError, Reason, UsageError
 from kshell.lang.numbers import decimal_value
 from kshell.linux import tasks
 from kshell.linux.kernel import require_kernel
@@ -112,6 +112,21 @@ def find(target: Target, word: str) -> Task:
         pids = ", ".join(str(task.pid) for task in found[:10])
         raise KshellError(f"{len(found)} processes are called {word}", hint=f"choose by pid: {pids}")
     return found[0]
+
+
+def chosen(target: Target, address: int | None, word: str | None, pid: int | None) -> Task:
+    """Return the process or thread that a ``task_struct``'s *address*, a *word* as for :func:`find`, or *pid* names.
+
+    :param pid: of the process context, None without one
+    :raises UsageError: nothing names one. Else as :func:`by_address`, :func:`find` and :func:`by_pid`
+    """
+    if address is not None:
+        return by_address(target, address)
+    if word is not None:
+        return find(target, word)
+    if pid is None:
+        raise UsageError("which process: an address, a pid (decimal), a name, or the context that ::getu sets")
+    return by_pid(target, pid)
 
 
 def user_memory(target: Target, task: Task) -> Memory:

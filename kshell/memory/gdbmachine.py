@@ -57,7 +57,6 @@ class GdbMachine:
             self.packet = 1024
         told = any(packet[:1] in (b"T", b"S") for packet in connection.stops)
         connection.stops.clear()
-        self.no_resume = "vCont" not in self._ask("vCont?")
         if "QStartNoAckMode+" in self._features and self._ask("QStartNoAckMode") == "OK":
             connection.acks = False
         if self._ask("Qqemu.PhyMemMode:1") != "OK":

@@ -9,20 +9,18 @@ wherever KASLR put it, is then known by some 40 bytes. The kernel's own VMCOREIN
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 from kshell import cache
 from kshell.errors import FormatError, KshellError
 from kshell.memory.constants import Constants
 from kshell.memory.model import Memory
 from kshell.memory.notes import iter_notes
-from kshell.target.image import START, Image, banner, find_image, image_bytes
+from kshell.target.image import START, Image, banner, image_bytes
 from kshell.target.kernel import attach_kernel
-from kshell.target.roads import FRAME, LA57, PTI_USER
+from kshell.target.roads import spaces_of_cpus
 from kshell.target.scan import MARK
 from kshell.target.space import AddressSpace
 from kshell.target.target import Cpu, Target
-from kshell.target.toplevel import kernel_space
 from kshell.target.vmcoreinfo import Vmcoreinfo
 from kshell.target.vmlinux import image_build_id
 from kshell.types.kallsyms_scan import scan_kallsyms
@@ -45,7 +43,7 @@ def attach_machine(target: Target, physical: Memory, cpus: list[Cpu]) -> bool:
 
     :raises KshellError: one that was found cannot be attached
     """
-    for space, image, how in spaces_of_cpus(target, physical, cpus):
+    for space, image, how in spaces_of_cpus(physical, target.arch, cpus):
         if image.start == START:  # hundreds of MiB to look through
             continue
         for row in _known():
@@ -95,21 +93,6 @@ def _look_through(space: AddressSpace, image: Image, runs: list[tuple[int, int]]
         if known:
             places[name] = known[0].address
     return (places, text.split()[2]) if "swapper_pg_dir" in places else None
-
-
-def spaces_of_cpus(target: Target, physical: Memory, cpus: list[Cpu]) -> Iterator[tuple[AddressSpace, Image, str]]:
-    """Yield (kernel's half of a CPU's address space, where the image is in it, how it was found)."""
-    for cpu in cpus:
-        if not cpu.registers.get("cr3"):
-            continue
-        levels = 5 if cpu.registers.get("cr4", 0) & LA57 else 4
-        root = cpu.registers["cr3"] & FRAME
-        for top in dict.fromkeys((root, root & ~PTI_USER)):
-            try:
-                space = kernel_space(physical, target.arch, top, levels)
-                yield space, find_image(space), f"CR3 of CPU {cpu.number}"
-            except KshellError:
-                continue
 
 
 def _known() -> list[dict[str, object]]:
@@ -189,4 +172,4 @@ def _remember(target: Target, image: Image, places: dict[str, int]) -> None:
         cache.store("kernels", "known", VERSION, json.dumps(rows).encode())
 
 
-__all__ = ["attach_machine", "spaces_of_cpus"]
+__all__ = ["attach_machine"]

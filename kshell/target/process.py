@@ -109,7 +109,6 @@ class ProcessFacts(Facts):
         self.comm = self.text("comm").rstrip("\n")
         self._maps = b""
         self._known: set[tuple[str, int]] = set()
-        self._first = True
 
     def read(self, name: str) -> bytes:
         """Return a file in its folder.

@@ -76,10 +76,10 @@ def _road(space: AddressSpace, image: Image, how: str) -> Road | None:
     return Road(space, _describe(space, image, text, places), how, told)
 
 
-def _spaces(
-    physical: Memory, arch: Arch, cpus: list[Cpu], progress: Progress
+def spaces_of_cpus(
+    physical: Memory, arch: Arch, cpus: list[Cpu]
 ) -> Iterator[tuple[AddressSpace, Image, str]]:
-    """Yield (address space, where the image is in it, how it was found), the best road first."""
+    """Yield (kernel's half of a CPU's address space, where the image is in it, how it was found)."""
     for cpu in cpus:
         if not cpu.registers.get("cr3"):
             continue
@@ -91,11 +91,19 @@ def _spaces(
                 image = find_image(space)
             except KshellError:
                 continue
-            low, high = image.start - image.delta, image.end - image.delta
-            # this is the table of the task that runs there: the kernel's own is in the image
-            for own, where in kernel_roots(physical, arch, low, high):
-                yield own, where, f"CR3 of CPU {cpu.number}"
-            yield space, image, f"CR3 of CPU {cpu.number}, the page tables of the task on it"
+            yield space, image, f"CR3 of CPU {cpu.number}"
+
+
+def _spaces(
+    physical: Memory, arch: Arch, cpus: list[Cpu], progress: Progress
+) -> Iterator[tuple[AddressSpace, Image, str]]:
+    """Yield (address space, where the image is in it, how it was found), the best road first."""
+    for space, image, how in spaces_of_cpus(physical, arch, cpus):
+        low, high = image.start - image.delta, image.end - image.delta
+        # this is the table of the task that runs there: the kernel's own is in the image
+        for own, where in kernel_roots(physical, arch, low, high):
+            yield own, where, how
+        yield space, image, f"{how}, the page tables of the task on it"
     for own, where in kernel_roots(physical, arch, progress=progress):
         yield own, where, "the looks of their top table"
 
