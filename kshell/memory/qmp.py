@@ -1,6 +1,6 @@
-"""QEMU's machine protocol (QMP), one question at a time: qemu.qmp underneath, bounded waits, kshell's errors on top.
+"""QEMU's machine protocol (QMP), one round of questions at a time: qemu.qmp underneath, bounded waits, kshell's errors.
 
-docs/interop/qmp-spec.rst in QEMU. qemu.qmp is asynchronous; its loop runs here only while a question is open. A server
+docs/interop/qmp-spec.rst in QEMU. qemu.qmp is asynchronous; its loop runs here only while questions are open. A server
 takes one client at a time and greets it: a second one waits for its greeting until the first has gone.
 """
 
@@ -11,7 +11,7 @@ import logging
 import os
 import socket
 import struct
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
 from kshell.errors import KshellError, OpenError, repr_name
@@ -19,6 +19,7 @@ from kshell.lang.numbers import decimal_value
 
 GREETING_WAIT = 5.0
 ANSWER_WAIT = 20.0
+ROUND = 16  # questions sent before the first is answered
 
 _T = TypeVar("_T")
 
@@ -83,25 +84,56 @@ class Qmp:
 
         :raises QmpError: QEMU refused it, or is gone
         """
+        (answer,) = self.execute_all((command, arguments))
+        if isinstance(answer, QmpError):
+            raise answer
+        return answer
+
+    def execute_all(self, *commands: tuple[str, dict[str, Any]]) -> list[Any]:
+        """Execute *commands* in one round, in order; return their answers, a QmpError in place of one that is missing.
+
+        :raises QmpError: it was gone before, or gave no answer in time
+        """
         if self._dead:
             raise QmpError(self._dead, gone=True)
         from qemu.qmp import ExecuteError
 
+        async def ask() -> list[Any]:
+            work = [self._client.execute(command, arguments or None) for command, arguments in commands]
+            return await asyncio.gather(*work, return_exceptions=True)
+
+        names = ", ".join(dict.fromkeys(command for command, _ in commands))
         try:
-            answer = self._run(self._client.execute(command, arguments or None), self.wait)
-        except ExecuteError as error:
-            raise QmpError(f"QEMU refuses {command}: {_text(error)}") from error
+            answers = self._run(ask(), self.wait)
         except TimeoutError as error:
-            self._dead = f"QEMU gave no answer to {command} within {self.wait:g} s: the connection is given up"
+            self._dead = f"QEMU gave no answer to {names} within {self.wait:g} s: the connection is given up"
             raise QmpError(self._dead, gone=True) from error
         except Exception as error:
-            self._dead = f"QEMU has quit, or broke the connection: {_text(error)}"
-            raise QmpError(self._dead, gone=True) from error
-        return answer
+            raise self._lost(error) from error
+        for number, answer in enumerate(answers):
+            if isinstance(answer, ExecuteError):
+                answers[number] = QmpError(f"QEMU refuses {commands[number][0]}: {_text(answer)}")
+            elif isinstance(answer, BaseException):
+                answers[number] = self._lost(answer)
+        return answers
+
+    def _lost(self, error: BaseException) -> QmpError:
+        self._dead = f"QEMU has quit, or broke the connection: {_text(error)}"
+        return QmpError(self._dead, gone=True)
 
     def monitor(self, line: str) -> str:
         """Execute a *line* of the human monitor and return what it prints. Raises as :meth:`execute`."""
-        return str(self.execute("human-monitor-command", **{"command-line": line}))
+        return self.monitor_all([line])[0]
+
+    def monitor_all(self, lines: Sequence[str]) -> list[str]:
+        """As :meth:`monitor`, of some lines in rounds of a few, in order."""
+        found: list[str] = []
+        for first in range(0, len(lines), ROUND):
+            for answer in self.execute_all(*map(monitor_line, lines[first : first + ROUND])):
+                if isinstance(answer, QmpError):
+                    raise answer
+                found.append(str(answer))
+        return found
 
     @property
     def lost(self) -> str:
@@ -126,6 +158,11 @@ class Qmp:
             if pending:
                 self._loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
             self._loop.close()
+
+
+def monitor_line(line: str) -> tuple[str, dict[str, Any]]:
+    """Return the command that executes *line* of the human monitor."""
+    return "human-monitor-command", {"command-line": line}
 
 
 def _place(address: str) -> str | tuple[str, int]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from kshell import cache
 from kshell.arch.model import Arch
 from kshell.errors import Fault, FormatError, KshellError, OpenError, Reason
-from kshell.memory.constants import Constants
 from kshell.memory.image import Image
 from kshell.memory.model import Memory
 from kshell.target import modules
@@ -49,6 +48,8 @@ def attach_kernel(target: Target, physical: Memory, info: Vmcoreinfo, space: Add
     target.findings["kernel"] = f"{info.release}, VMCOREINFO, {space.format.levels}-level page tables"
     start = info.symbol("_stext")
     if isinstance(physical, Image) and physical.packed and info.build_id and start is not None:
+        from kshell.memory.constants import Constants
+
         target.constants = Constants(space, info.build_id, start)
     target.make_symbols = _make_symbols
     target.make_types = _make_types

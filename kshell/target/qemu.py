@@ -19,7 +19,7 @@ from kshell.errors import KshellError, OpenError
 from kshell.memory.guestram import GuestRam, RamPiece, layout, open_process_memory, parse_mtree
 from kshell.memory.model import Memory
 from kshell.memory.overlay import Overlay
-from kshell.memory.qmp import Qmp, QmpError
+from kshell.memory.qmp import Qmp, QmpError, monitor_line
 from kshell.memory.qmpmem import QmpMemory, parse_words
 from kshell.target.control import Control
 from kshell.target.kernels import attach_found
@@ -35,9 +35,10 @@ _REGISTER = re.compile(r"\b(R[A-Z0-9]{2}|R\d|RFL|CR[0-8]) *=([0-9a-f]+)")
 _SEGMENT = re.compile(r"^(ES|CS|SS|DS|FS|GS) *=([0-9a-f]{4}) ([0-9a-f]{16})", re.MULTILINE)
 
 
-def _answer(qmp: Qmp, command: str) -> dict[str, object]:
-    """Return the object that *command* answers. :raises QmpError: it does not, or answers something else"""
-    found = qmp.execute(command)
+def _object(command: str, found: object) -> dict[str, object]:
+    """Return *found*, the answer to *command*. :raises QmpError: QEMU refused it, or it is no object"""
+    if isinstance(found, QmpError):
+        raise found
     if not isinstance(found, dict):
         raise QmpError(f"QEMU answers {command} with {str(found)[:40]!r}")
     return found
@@ -53,7 +54,7 @@ class QmpControl(Control):
         self._guard: Guard | None = None
 
     def is_running(self) -> bool:
-        running = bool(_answer(self.qmp, "query-status").get("running"))
+        running = bool(_object("query-status", self.qmp.execute("query-status")).get("running"))
         self._stands = not running
         return running
 
@@ -109,8 +110,11 @@ def open_qmp(address: str, mode: str = "r", *, pause: bool = False) -> Target:
     qmp = Qmp(address)
     control = QmpControl(qmp, pause=pause)
     name = f"qmp:{address}"
+    facts = ("query-target", "query-name", "query-version")
     try:
-        arch = arch_of_machine(str(_answer(qmp, "query-target").get("arch")))
+        *told, tree = qmp.execute_all(*((command, {}) for command in facts), monitor_line("info mtree -f"))
+        machine, called, version = map(_object, facts, told)
+        arch = arch_of_machine(str(machine.get("arch")))
         target = Target(name, "", arch, mode=mode, live=True)
         target.control = control
         target.on_close(control.close)
@@ -118,8 +122,10 @@ def open_qmp(address: str, mode: str = "r", *, pause: bool = False) -> Target:
         control.close()
         raise OpenError(name, str(error), kind="unsupported", hint=error.hint) from error
     try:
+        pieces = _pieces(name, tree)
+        _describe(target, str(called.get("name") or ""), version.get("qemu"), pieces)
         with target.question():
-            physical = _memory(target, qmp, control, mode)
+            physical = _memory(target, qmp, control, pieces)
             _attach(target, physical, mode, "the virtual machine")
     except BaseException:
         target.close()
@@ -133,23 +139,29 @@ def _attach(target: Target, physical: Memory, mode: str, what: str) -> None:
                         kind="symbols", hint="is it past its boot loader? a guest that has just been started is not")
 
 
-def _memory(target: Target, qmp: Qmp, control: QmpControl, mode: str) -> Memory:
-    """Return the guest's physical memory, by the quickest road that is open; ``findings`` tell which."""
+def _pieces(name: str, tree: object) -> list[RamPiece]:
+    """Return where the guest's RAM is, of the answer to ``info mtree -f``."""
     try:
-        guest = str(_answer(qmp, "query-name").get("name") or "")
-        version = _answer(qmp, "query-version").get("qemu")
-        pieces = parse_mtree(qmp.monitor("info mtree -f"))
+        if isinstance(tree, QmpError):
+            raise tree
+        return parse_mtree(str(tree))
     except KshellError as error:
-        raise OpenError(
-            target.path, f"QEMU does not tell where the guest's RAM is: {error}", kind="unsupported") from error
+        raise OpenError(name, f"QEMU does not tell where the guest's RAM is: {error}", kind="unsupported") from error
+
+
+def _describe(target: Target, guest: str, version: object, pieces: list[RamPiece]) -> None:
     size = sum(piece.end - piece.start for piece in pieces if piece.writable)
     parts = version if isinstance(version, dict) else {}
     release = ".".join(str(parts.get(part, "?")) for part in ("major", "minor", "micro"))
     called = f" {guest}" if guest else ""
     target.description = f"virtual machine{called} (QEMU {release}, {target.arch.name}), {size >> 20} MiB of RAM"
     target.findings["image"] = target.description
+
+
+def _memory(target: Target, qmp: Qmp, control: QmpControl, pieces: list[RamPiece]) -> Memory:
+    """Return the guest's physical memory, by the quickest road that is open; ``findings`` tell which."""
     try:
-        ram = _process_memory(target.path, qmp, control, pieces, mode == "r+")
+        ram = _process_memory(qmp, control, pieces, target.mode == "r+")
     except KshellError as error:
         slow = QmpMemory(qmp, pieces, str(error), control.stands)
         target.on_close(slow.close)
@@ -160,15 +172,15 @@ def _memory(target: Target, qmp: Qmp, control: QmpControl, mode: str) -> Memory:
     return ram
 
 
-def _process_memory(
-    name: str, qmp: Qmp, control: QmpControl, pieces: list[RamPiece], writable: bool,
-) -> GuestRam:
+def _process_memory(qmp: Qmp, control: QmpControl, pieces: list[RamPiece], writable: bool) -> GuestRam:
     """Return the RAM in QEMU's process.
 
     :raises KshellError: it is not found, may not be read, or is not this guest's
     """
     # one block of QEMU's lies in one piece of its memory, wherever the guest sees the parts of it
-    starts = {block[0].block: _host_address(qmp, block[0]) - block[0].offset for block in _blocks(pieces)}
+    largest = [block[0] for block in _blocks(pieces)]
+    told = qmp.monitor_all([f"gpa2hva 0x{piece.start:x}" for piece in largest])
+    starts = {piece.block: _host_address(text) - piece.offset for piece, text in zip(largest, told, strict=True)}
     places = [starts[piece.block] + piece.offset for piece in pieces]
     why = "no process of this machine listens at that socket"
     for pid in _processes(qmp):
@@ -193,8 +205,8 @@ def _blocks(pieces: list[RamPiece]) -> list[list[RamPiece]]:
     return list(found.values())
 
 
-def _host_address(qmp: Qmp, piece: RamPiece) -> int:
-    text = qmp.monitor(f"gpa2hva 0x{piece.start:x}")
+def _host_address(text: str) -> int:
+    """Return what ``gpa2hva`` answered. :raises KshellError: no address"""
     found = _HVA.search(text)
     if found is None:
         raise KshellError(f"QEMU does not tell the host address of its RAM: {text.strip()[:100]}")
@@ -226,16 +238,15 @@ def _holds(folder: Path, inodes: set[str]) -> bool:
 
 def _is_the_guest(qmp: Qmp, ram: GuestRam) -> bool:
     """Whether *ram* reads what the monitor shows, in two places of each block; one may change meanwhile."""
+    places: set[int] = set()
     for piece, *_ in _blocks(ram.pieces):
-        middle = piece.start + (piece.end - piece.start) // 2 & -PROBE
-        for at in {piece.start, middle}:
-            for _ in range(TRIES):
-                try:
-                    shown = parse_words(qmp.monitor(f"xp /{PROBE // 8}gx 0x{at:x}"), at, PROBE)
-                    if ram.read(at, PROBE) == shown:
-                        break
-                except KshellError:
-                    continue
-            else:
-                return False
-    return True
+        places |= {piece.start, piece.start + (piece.end - piece.start) // 2 & -PROBE}
+    for _ in range(TRIES):
+        wanted = sorted(places)
+        for at, text in zip(wanted, qmp.monitor_all([f"xp /{PROBE // 8}gx 0x{at:x}" for at in wanted]), strict=True):
+            with suppress(KshellError):
+                if ram.read(at, PROBE) == parse_words(text, at, PROBE):
+                    places.remove(at)
+        if not places:
+            return True
+    return False

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -336,14 +335,24 @@ GREETING = (b'{"QMP": {"version": {"qemu": {"micro": 0, "minor": 2, "major": 7},
             b'"capabilities": []}}\r\n')
 
 
-def answers(*lines: bytes) -> Callable[[socket.socket], None]:
-    """Greet, then answer each request with the next of *lines*, ``ID`` in it replaced; then close."""
+def answers(*lines: bytes, closes: bool = False) -> Callable[[socket.socket], None]:
+    """Greet, then answer each request with the next of *lines*, ``ID`` in it replaced.
+
+    :param closes: and then close; otherwise the last of *lines* answers all that follow
+    """
 
     def talk(connection: socket.socket) -> None:
         connection.sendall(GREETING)
-        for line in (b'{"return": {}, "id": ID}\r\n', *lines):
-            request: dict[str, Any] = json.loads(connection.recv(65536))
-            connection.sendall(line.replace(b"ID", json.dumps(request.get("id")).encode()))
+        waiting = [b'{"return": {}, "id": ID}\r\n', *lines]
+        text, decoder = "", json.JSONDecoder()
+        while waiting and (more := connection.recv(65536)):
+            text += more.decode()
+            while waiting and text.strip():  # a whole request is in it, or several are
+                request, end = decoder.raw_decode(text.lstrip())
+                text = text.lstrip()[end:]
+                connection.sendall(waiting[0].replace(b"ID", json.dumps(request.get("id")).encode()))
+                if closes or len(waiting) > 1:
+                    waiting.pop(0)
 
     return talk
 
@@ -365,7 +374,7 @@ def stall(connection: socket.socket) -> None:
     (answers(b'{"return": 7, "id": ID}\r\n'), "."),
     (answers(b'{"return": {}, "id": "other"}\r\n'), "."),
     (answers(b'{"error": {"class": "GenericError", "desc": "not now"}, "id": ID}\r\n'), "not now"),
-    (answers(b'{"return": {"arch": "x86_64"}, "id": ID}\r\n'), "quit"),
+    (answers(b'{"return": {"arch": "x86_64"}, "id": ID}\r\n', closes=True), "quit"),
 ], ids=["stall", "closes", "ssh", "binary", "list", "no greeting", "sparc", "number", "other id", "refuses", "quits"])
 def test_no_qmp(tmp_path: Path, talk: Callable[[socket.socket], None], told: str,
                 monkeypatch: pytest.MonkeyPatch) -> None:
@@ -379,7 +388,7 @@ def test_no_qmp(tmp_path: Path, talk: Callable[[socket.socket], None], told: str
 
 def test_an_answer_that_never_comes(tmp_path: Path) -> None:
     def talk(connection: socket.socket) -> None:
-        answers()(connection)
+        answers(closes=True)(connection)
         stall(connection)
 
     with server(tmp_path / "qmp", talk) as path, closing(Qmp(str(path), 0.3)) as qmp:
@@ -428,7 +437,7 @@ def test_a_machine_without_linux_and_one_that_quits(tmp_path: Path) -> None:
             open_target(f"qmp:{tmp_path / 'qmp'}")
         qmp = Qmp(str(tmp_path / "qmp"))
         pieces = parse_mtree(qmp.monitor("info mtree -f"))
-        ram = qemu._process_memory(str(tmp_path), qmp, QmpControl(qmp), pieces, False)
+        ram = qemu._process_memory(qmp, QmpControl(qmp), pieces, False)
         slow = QmpMemory(qmp, pieces, "", lambda: False)
         assert isinstance(ram, GuestRam)
         assert ram.read(0x100000, 4) == slow.read(0x100000, 4) == bytes(4)
@@ -463,7 +472,7 @@ def test_a_process_that_is_not_the_guests(live_guest: RunningGuest, monkeypatch:
         with closing(Qmp(str(live_guest.qmp_socket))) as qmp:
             pieces = parse_mtree(qmp.monitor("info mtree -f"))
             with pytest.raises(KshellError, match="is not the one"):
-                qemu._process_memory("", qmp, QmpControl(qmp), pieces, False)
+                qemu._process_memory(qmp, QmpControl(qmp), pieces, False)
     finally:
         sleeper.kill()
         sleeper.wait()
