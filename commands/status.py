@@ -20,7 +20,8 @@ PANIC = "Kernel panic - not syncing: "
 TROUBLE = ("BUG: ", "kernel BUG at ", "general protection fault", "watchdog: BUG: ", "NMI watchdog: Watchdog detected ",
            "invalid opcode", "divide error", "double fault", "INFO: task ", "sysrq: Trigger a crash")
 FLAGS = ((11, "of"), (10, "df"), (9, "if"), (8, "tf"), (7, "sf"), (6, "zf"), (4, "af"), (2, "pf"), (0, "cf"))
-PAIRS = (("rax", "r9"), ("rbx", "r10"), ("rcx", "r11"), ("rdx", "r12"), ("rsi", "r13"), ("rdi", "r14"), ("r8", "r15"))
+PAIRS = (("rax", "r9"), ("rbx", "r10"), ("rcx", "r11"), ("rdx", "r12"), ("rsi", "r13"), ("rdi", "r14"), ("r8", "r15"),
+         ("eax", "esi"), ("ebx", "edi"), ("ecx", "edx"))
 SEGMENTS = (("cs", "ds", "es", "fs"), ("gs", "gs_base", "kernel_gs_base", "fs_base"), ("trapno", "err", "cr2", "cr3"))
 
 MODES = {"r": "read-only", "r+": "read-write, in place", "c": "copy on write"}
@@ -147,8 +148,8 @@ def _lines(session: Session, facts: dict[str, str]) -> Iterator[str]:
 
     own = user_facts(session.target)
     if own is not None:
-        name = escape(facts["target"])
-        yield {"process": f"debugging PID {own.pid} (64-bit)", "core": f"debugging core file {name} (64-bit)",
+        name, bits = escape(facts["target"]), 8 * session.target.arch.pointer_size
+        yield {"process": f"debugging PID {own.pid} ({bits}-bit)", "core": f"debugging core file {name} ({bits}-bit)",
                "file": f"debugging file '{name}' (object file)"}[session.target.kind]
         for key, value in facts.items():
             if key not in ("target", "kind"):
@@ -274,7 +275,9 @@ def _regs_at(session: Session, address: int) -> Record:
 
 
 def _registers(session: Session, registers: dict[str, int]) -> Iterator[str]:
-    def one(name: str, width: int = 16) -> str:
+    width = 2 * session.target.arch.pointer_size
+
+    def one(name: str) -> str:
         return f"%{name:<3} = 0x{registers[name]:0{width}x}"
 
     def symbol(name: str) -> str:
@@ -286,12 +289,13 @@ def _registers(session: Session, registers: dict[str, int]) -> Iterator[str]:
         if cells:
             yield " ".join(cells).rstrip()
     yield ""
-    for name in ("rip", "rbp", "rsp"):
+    for name in ("rip", "rbp", "rsp", "eip", "ebp", "esp"):
         if name in registers:
             yield f"{one(name)} {symbol(name)}".rstrip()
-    if "rflags" in registers:
-        flags = registers["rflags"]
-        yield f"%rflags = 0x{flags:08x}"
+    flag_register = "rflags" if "rflags" in registers else "eflags"
+    if flag_register in registers:
+        flags = registers[flag_register]
+        yield f"%{flag_register} = 0x{flags:08x}"
         bits = (("id", 21), ("vip", 20), ("vif", 19), ("ac", 18), ("vm", 17), ("rf", 16), ("nt", 14))
         shown = " ".join(f"{name}={flags >> bit & 1}" for name, bit in bits)
         yield f"  {shown} iopl=0x{flags >> 12 & 3:x}"

@@ -1,4 +1,4 @@
-"""Instructions of x86-64 as text, in AT&T syntax as objdump writes it, with names for the addresses in operands.
+"""Instructions of x86-64 and i386 as text: AT&T syntax as objdump writes it, with names for addresses in operands.
 
 capstone decodes; it is imported when it is first needed. Reference: mdb-language.md 11.5 (``::dis``), 9.3 (``i``).
 """
@@ -20,7 +20,10 @@ _CHUNK = 1024
 #: how far back a function is decoded from its start to find what comes before an address in it
 _FAR = 1 << 16
 #: capstone writes the operand size where objdump and people leave it out
-_SHORT = {"callq": "call", "retq": "ret", "pushq": "push", "popq": "pop", "jmpq": "jmp", "leaveq": "leave"}
+_SHORT = {"callq": "call", "retq": "ret", "pushq": "push", "popq": "pop", "jmpq": "jmp", "leaveq": "leave",
+          "calll": "call", "retl": "ret", "leavel": "leave"}
+#: the same of 32-bit code, where other registers are pushed
+_SHORT_32 = _SHORT | {"pushl": "push", "popl": "pop", "jmpl": "jmp"}
 _DECIMAL = re.compile(r"\$(\d+)\b")
 
 #: Returns the name of an address, or None.
@@ -57,12 +60,15 @@ class Disassembler:
     """
 
     def __init__(self, arch: str, name: Namer, percpu: Namer) -> None:
-        if arch != "x86_64":
+        if arch not in ("x86_64", "i386"):
             raise KshellError(f"cannot disassemble {arch} yet")
         import capstone
 
         self._name, self._percpu = name, percpu
-        self._machine: Any = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
+        wide = arch == "x86_64"
+        self._short = _SHORT if wide else _SHORT_32
+        self._machine: Any = capstone.Cs(
+            capstone.CS_ARCH_X86, capstone.CS_MODE_64 if wide else capstone.CS_MODE_32)
         self._machine.syntax = capstone.CS_OPT_SYNTAX_ATT
         self._machine.detail = True
         self._immediate, self._memory = capstone.CS_OP_IMM, capstone.CS_OP_MEM
@@ -161,7 +167,7 @@ class Disassembler:
 
     def _instruction(self, found: Any) -> Instruction:
         operands = _DECIMAL.sub(_hexadecimal, found.op_str)
-        text = f"{_SHORT.get(found.mnemonic, found.mnemonic):<6} {operands}".rstrip()
+        text = f"{self._short.get(found.mnemonic, found.mnemonic):<6} {operands}".rstrip()
         for operand in found.operands:
             if operand.type == self._immediate:
                 target, name = operand.imm & _MASK, self._name

@@ -84,6 +84,9 @@ class Arch(ABC):
     registers: ClassVar[tuple[str, ...]]
     #: names of what :meth:`user_registers` gives
     thread_registers: ClassVar[tuple[str, ...]]
+    #: of those, the program counter, and the number of the system call that a thread is in
+    pc: ClassVar[str]
+    system_call: ClassVar[str]
 
     @abstractmethod
     def paging(self, levels: int, encryption_mask: int = 0) -> PagingFormat:
@@ -130,6 +133,16 @@ def arch_of_elf(machine: int, path: str = "") -> Arch:
         return X86_64()
     name = MACHINES.get(machine, f"ELF machine {machine}")
     raise OpenError(path, f"memory of {name}: this architecture is not supported yet (x86_64 is)", kind="unsupported")
+
+
+def arch_of_program(machine: int, path: str = "") -> Arch:
+    """Return the architecture of a program with an ELF ``e_machine``: more than those of kernels are read.
+
+    :raises OpenError: as :func:`arch_of_elf`
+    """
+    from kshell.arch.i386 import I386
+
+    return I386() if machine == I386.elf_machine else arch_of_elf(machine, path)
 
 
 def arch_of_machine(machine: str) -> Arch:

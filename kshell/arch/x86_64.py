@@ -166,6 +166,8 @@ class X86_64(Arch):
         "rip rflags cs ss ds es fs gs fs_base gs_base".split()
     )
     thread_registers: ClassVar[tuple[str, ...]] = tuple(USER_REGS)
+    pc: ClassVar[str] = "rip"
+    system_call: ClassVar[str] = "orig_rax"
 
     def paging(self, levels: int, encryption_mask: int = 0) -> X86Paging:
         if levels not in (4, 5):
@@ -182,7 +184,7 @@ class X86_64(Arch):
 
     def user_registers(self, data: bytes) -> dict[str, int]:
         if len(data) < 8 * len(USER_REGS):
-            raise FormatError(f"registers of {len(data)} bytes: a 32-bit process, which is not supported yet")
+            raise FormatError(f"registers of {len(data)} bytes: 32-bit code in a 64-bit program, which is not read")
         return dict(zip(USER_REGS, struct.unpack_from(f"<{len(USER_REGS)}Q", data), strict=True))
 
     def pack_user_registers(self, registers: Mapping[str, int]) -> bytes:

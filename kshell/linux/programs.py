@@ -19,6 +19,7 @@ from kshell.types.dynamic import read_dynamic_symbols
 from kshell.types.elffile import SHT_NOBITS
 from kshell.types.model import Symbol
 from kshell.types.objsyms import ObjectSymbols
+from kshell.unwind.abi import X86_64, Abi
 from kshell.unwind.cfi import Entries, Fde
 from kshell.unwind.frametable import (
     FrameTable,
@@ -80,9 +81,9 @@ class Program:
         at = bisect_right(self.regions, address, key=lambda one: one.start) - 1
         return self.regions[at] if at >= 0 and address < self.regions[at].end else None
 
-    def code(self) -> UserCode:
-        """Return what :func:`kshell.unwind.user.walk_user` must know."""
-        return UserCode(self.find, self.is_text, self._stack_end)
+    def code(self, abi: Abi = X86_64) -> UserCode:
+        """Return what :func:`kshell.unwind.user.walk_user` must know of code for a machine."""
+        return UserCode(self.find, self.is_text, self._stack_end, abi)
 
     def is_text(self, address: int) -> bool:
         """Whether *address* is of code."""
@@ -148,7 +149,7 @@ class Program:
         try:
             loaded = loaded_at(self.memory, head.start)
             if loaded.frames:
-                tables.append(SortedTable(self.memory, loaded.frames))
+                tables.append(SortedTable(self.memory, loaded.frames, loaded.word))
             else:
                 tables += self._unheaded(head, loaded)
         except KshellError as error:
@@ -166,14 +167,14 @@ class Program:
         """Return the ``.eh_frame`` of a program without a sorted table, as static ones are."""
         for one in self.regions:
             if head.start <= one.start < loaded.end and one.name == head.name and "r" in one.permissions:
-                found = find_frames(self.memory, one.start, one.end)
+                found = find_frames(self.memory, one.start, one.end, loaded.word)
                 if found is not None:
                     return [found]
         return []
 
     def _names(self, name: str, loaded: Loaded) -> list[Symbol]:
         with suppress(KshellError):  # then addresses have the name of the file
-            return read_dynamic_symbols(self.memory, loaded.dynamic, loaded.bias, os.path.basename(name))
+            return read_dynamic_symbols(self.memory, loaded.dynamic, loaded.bias, os.path.basename(name), loaded.word)
         return []
 
     def symbolize(self, address: int) -> tuple[Symbol, int] | None:
@@ -210,5 +211,5 @@ class _FileTables:
                 if section is None or file is None or section.type == SHT_NOBITS:
                     continue
                 memory = ByteMemory(file.content(section), section.address)
-                entries = Entries(memory, section.address, debug=name == ".debug_frame")
+                entries = Entries(memory, section.address, debug=name == ".debug_frame", word=file.bits // 8)
                 yield ScannedTable(entries, section.address, section.size, self._found.bias)

@@ -18,6 +18,7 @@ from kshell.linux.stack import USER_STACK, Stack, is_pt_regs, layout_of, task_st
 from kshell.linux.stacks import Group
 from kshell.linux.tasks import read_task, task_type
 from kshell.linux.userland import require_user
+from kshell.unwind.abi import I386, X86_64
 from kshell.unwind.model import USER
 from kshell.unwind.user import walk_user
 from kshell.unwind.walk import PT_REGS_FORMAT, read_pt_regs
@@ -63,9 +64,12 @@ def threads_stacks(target: Target, tids: Sequence[int] | None) -> list[tuple[Thr
 
     One whose registers cannot be had has no frames, and an ``end`` that says why.
 
-    :raises KshellError: there is no thread with one of these *tids*
+    :raises KshellError: there is no thread with one of these *tids*, or none at all
     """
-    every = {one.tid: one for one in require_user(target).threads()}
+    facts = require_user(target)
+    every = {one.tid: one for one in facts.threads()}
+    if not every:
+        facts.registers(None)  # says why
     found: list[tuple[Thread, Stack]] = []
     for tid in every if tids is None else dict.fromkeys(tids):
         if tid not in every:
@@ -93,9 +97,10 @@ def alike(found: Sequence[Stack], labels: Sequence[str]) -> list[Group]:
 
 
 def _walk(program: Program, registers: Mapping[str, int]) -> tuple[tuple[Frame, ...], str]:
-    if registers.get("cs") == CS32:
-        return (), "code of 32 bits, which cannot be followed yet"
-    frames, end = walk_user(program.memory, program.code(), registers)
+    abi = I386 if registers.get("cs") == CS32 else X86_64
+    if abi is I386 and "rip" in registers:  # as the kernel has them of a program of 32 bits
+        registers = {f"e{name[1:]}": value & 0xFFFF_FFFF for name, value in registers.items() if name[0] == "r"}
+    frames, end = walk_user(program.memory, program.code(abi), registers)
     return tuple(frame._replace(stack=USER_STACK) for frame in frames), end
 
 

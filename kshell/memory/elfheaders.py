@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from kshell.arch.model import MACHINES, Arch, arch_of_elf
+from kshell.arch.model import MACHINES, Arch, arch_of_elf, arch_of_program
 from kshell.errors import OpenError, Reason
 from kshell.memory.model import TOP
 from kshell.memory.notes import Note, iter_notes
@@ -24,6 +24,7 @@ EHDR32 = struct.Struct("<16sHHIIIIIHHHHHH")
 PHDR32 = struct.Struct("<8I")
 SHDR32 = struct.Struct("<10I")
 ET_CORE, PT_LOAD, PT_NOTE, PN_XNUM = 4, 1, 4, 0xFFFF
+EM_386, EM_X86_64 = 3, 62
 NT_AUXV, NT_FILE = 6, 0x46494C45
 MAX_SEGMENTS = 1 << 20
 MAX_NOTES_SIZE = 64 << 20
@@ -131,10 +132,9 @@ def read_elf_headers(path: str, size: int, pread: Pread) -> ElfHeaders:
     if kind != ET_CORE and (layout is WIDE or phentsize == PHDR32.size):
         hint = "name the dump first and this file second: kshell DUMP VMLINUX" if kind in (2, 3) else None
         raise OpenError(path, "an ELF file, but not a core (an executable or an object)", hint=hint)
-    if layout is NARROW and machine != 62:
-        raise OpenError(path, f"a 32-bit ELF file of {MACHINES.get(machine, f'machine {machine}')} (at 0x12): "
-                        "only 64-bit kernels are read", kind="wordsize")
-    arch = arch_of_elf(machine, path)
+    if layout is NARROW and machine not in (EM_X86_64, EM_386):
+        raise _narrow_kernel(path, machine)
+    arch = arch_of_program(machine, path) if layout is NARROW else arch_of_elf(machine, path)
     if phentsize != layout.program.size:
         word = "" if layout is WIDE else "a 32-bit ELF file whose "
         place = 0x36 if layout is WIDE else 0x2A
@@ -171,7 +171,14 @@ def read_elf_headers(path: str, size: int, pread: Pread) -> ElfHeaders:
             if len(data) < row[d] and "notes" not in headers.missing:
                 headers.missing.append("notes")
             headers.notes += iter_notes(data)
+    if machine == EM_386 and not headers.is_user_core:
+        raise _narrow_kernel(path, machine)
     return headers
+
+
+def _narrow_kernel(path: str, machine: int) -> OpenError:
+    return OpenError(path, f"a 32-bit ELF file of {MACHINES.get(machine, f'machine {machine}')} (at 0x12): "
+                     "only 64-bit kernels are read, and cores of i386 programs", kind="wordsize")
 
 
 def _section_names(pread: Pread, head: bytes, shoff: int) -> bytes:

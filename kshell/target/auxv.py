@@ -11,6 +11,12 @@ import struct
 _HIGHEST_TYPE = 4095
 
 
+def word_size(data: bytes) -> int:
+    """Return how many bytes a word of a little-endian vector has, 8 where nothing tells."""
+    kinds = [kind for kind, _ in struct.iter_unpack("<QQ", data[: len(data) // 16 * 16])]
+    return 8 if all(kind <= _HIGHEST_TYPE for kind in kinds[: kinds.index(0) if 0 in kinds else None]) else 4
+
+
 def parse_auxv(data: bytes, byteorder: str = "little") -> tuple[tuple[int, int], ...]:
     """Return the pairs up to the AT_NULL, which is left out; what is neither form of a vector gives no pairs."""
     order = "<" if byteorder == "little" else ">"

@@ -6,7 +6,7 @@ offsets in the file. With ``-w`` the file itself is written.
 
 from __future__ import annotations
 
-from kshell.arch.model import arch_of_elf
+from kshell.arch.model import arch_of_program
 from kshell.errors import FormatError, KshellError, OpenError
 from kshell.memory.elfmap import open_parts
 from kshell.memory.overlay import Overlay
@@ -69,7 +69,7 @@ def open_object(path: str, mode: str) -> UserTarget:
     except FormatError as error:
         raise OpenError("", str(error), kind="format", hint=error.hint) from error
     try:
-        arch = arch_of_elf(elf.machine, path)
+        arch = arch_of_program(elf.machine, path)
         parts = parts_of(elf)
         memory = open_parts(path, parts, writable=mode == "r+", space="file")
     except BaseException:

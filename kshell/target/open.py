@@ -132,8 +132,11 @@ def _open_file(path: str, mode: str, options: Options, beside: str | None) -> Ta
 
 
 def _elf_type(head: bytes) -> int | None:
-    """Return e_type of the ELF file that begins with *head*, or None; of those that can be looked into."""
-    if head[:6] != b"\x7fELF\2\1" or len(head) < 64:
+    """Return e_type of the ELF file that begins with *head*, or None; of those that can be looked into: of 64 bits, and
+    of 32 bits for i386.
+    """
+    narrow = head[:6] == b"\x7fELF\1\1" and head[18:20] == b"\3\0"
+    if len(head) < 64 or not (narrow or head[:6] == b"\x7fELF\2\1"):
         return None
     return int.from_bytes(head[16:18], "little")
 

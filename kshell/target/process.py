@@ -14,19 +14,19 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import PurePath
 from typing import TYPE_CHECKING, ClassVar
 
-from kshell.arch.model import arch_of_machine
+from kshell.arch.model import Arch, arch_of_machine, arch_of_program
 from kshell.errors import Fault, FormatError, KshellError, NoProcessError, NoUserSpaceError, OpenError, Reason
 from kshell.memory.elfmap import Part, open_parts
 from kshell.memory.layered import Backing, Layered
 from kshell.memory.model import Memory
 from kshell.memory.overlay import Overlay
 from kshell.memory.procmem import ProcessMemory
-from kshell.target.auxv import parse_auxv
+from kshell.target.auxv import parse_auxv, word_size
 from kshell.target.control import Control, ControlError
 from kshell.target.loaded import LoadObject, bias_of, opened, parts_of
 from kshell.target.target import Cpu
 from kshell.target.user import Facts, Mapping, Thread, UserFile, UserTarget
-from kshell.types.elffile import ElfFile
+from kshell.types.elffile import EM_386, ElfFile
 
 if TYPE_CHECKING:
     from kshell.memory.ptrace import Hold
@@ -107,6 +107,9 @@ class ProcessFacts(Facts):
         self.hold: Hold | None = None
         self._states: dict[int, str] = {}  # of the threads before they were stopped
         self.comm = self.text("comm").rstrip("\n")
+        self.arch: Arch = arch_of_machine(os.uname().machine)
+        if word_size(self.read("auxv")) == 4 and self.arch.name == "x86_64":
+            self.arch = arch_of_program(EM_386)
         self._maps = b""
         self._known: set[tuple[str, int]] = set()
 
@@ -159,7 +162,7 @@ class ProcessFacts(Facts):
         """Return where a thread is: of one that runs where it entered the kernel, if it waits there."""
         try:
             if self.hold is not None and int(tid) in self.hold:
-                return self.registers(int(tid))[1]["rip"]
+                return self.registers(int(tid))[1][self.arch.pc]
             words = self.text(f"task/{tid}/syscall").split()
             return int(words[-1], 16) if len(words) > 2 else KshellError("running")
         except (KshellError, ValueError):
@@ -209,10 +212,9 @@ class ProcessFacts(Facts):
 
     def registers(self, tid: int | None) -> tuple[int, dict[str, int]]:
         wanted = self._thread(tid)
-        arch = arch_of_machine(os.uname().machine)
         with ExitStack() as stack:
             hold = self.hold or stack.enter_context(self._held(wanted))
-            return wanted, arch.user_registers(hold.registers(wanted))
+            return wanted, self.arch.user_registers(hold.registers(wanted))
 
     def set_register(self, tid: int, name: str, value: int) -> None:
         """Change a register of a thread that stands still.
@@ -222,14 +224,14 @@ class ProcessFacts(Facts):
         wanted = self._thread(tid)
         if self.hold is None:
             raise ControlError(f"cannot modify register {name}: thread {wanted} runs")
-        arch = arch_of_machine(os.uname().machine)
+        arch = self.arch
         registers = arch.user_registers(self.hold.registers(wanted))
         if name not in registers:
             raise ControlError(f"there is no register {name}")
         registers[name] = value
-        if name == "rip" and "orig_rax" in registers:
+        if name == arch.pc:
             # or the kernel takes it two bytes back, to the system call that it is to start again (handle_signal())
-            registers["orig_rax"] = (1 << 64) - 1
+            registers[arch.system_call] = (1 << 8 * arch.pointer_size) - 1
         try:
             self.hold.set_registers(wanted, arch.pack_user_registers(registers))
             taken = arch.user_registers(self.hold.registers(wanted))[name] == value
@@ -412,9 +414,8 @@ def open_process(pid: int, mode: str = "r", *, pause: bool = False) -> UserTarge
         raise OpenError("", str(error), kind="permission", hint=error.hint) from error
     try:
         facts = ProcessFacts(memory)
-        arch = arch_of_machine(os.uname().machine)
-        target = ProcessTarget(path, f"process {pid} ({facts.comm})", arch, Overlay(memory) if mode == "c" else memory,
-                               facts, mode=mode, live=True)
+        target = ProcessTarget(path, f"process {pid} ({facts.comm})", facts.arch,
+                               Overlay(memory) if mode == "c" else memory, facts, mode=mode, live=True)
         target.control = control = ProcessControl(facts, pause=pause)
         if pause:
             _try(control)

@@ -14,8 +14,6 @@ from kshell.errors import FormatError
 if TYPE_CHECKING:
     from kshell.memory.model import Memory
 
-WORD = 8
-PAIR = 2 * WORD
 MAX_STACK = 8 << 20
 MAX_STRING = 1 << 20
 MAX_STRINGS = 1 << 18
@@ -24,21 +22,24 @@ MAX_STRINGS = 1 << 18
 Pointers = tuple[int, ...]
 
 
-def start_pointers(memory: Memory, vector: bytes, start: int, end: int) -> tuple[Pointers, Pointers]:
+def start_pointers(
+    memory: Memory, vector: bytes, start: int, end: int, word: int = 8,
+) -> tuple[Pointers, Pointers]:
     """Return where the arguments and the environment are.
 
     The pointers are those of the start: a program that has set or unset variables has others by now.
 
-    :param vector: the auxiliary vector; :param start: of the stack, :param end: of it
+    :param vector: the auxiliary vector; :param start: of the stack, :param end: of it; :param word: bytes of a pointer
     :raises FormatError: the vector is not on the stack, or no argument count is below it
     """
     start = max(start, end - MAX_STACK)
     data, _ = memory.read_upto(start, end - start)
-    known = vector[: len(vector) // PAIR * PAIR]
+    pair = 2 * word
+    known = vector[: len(vector) // pair * pair]
     at = data.rfind(known) if known else -1
-    if at < PAIR:
+    if at < pair:
         raise FormatError("the arguments are not found: the auxiliary vector is not on the stack")
-    words = struct.unpack(f"<{at // WORD}Q", data[at % WORD : at])
+    words = struct.unpack(f"<{at // word}{'Q' if word == 8 else 'I'}", data[at % word : at])
     end_of_env = len(words) - 1  # the NULL behind the environment
     first = _begin(words, end_of_env)  # of the environment
     end_of_args = first - 1

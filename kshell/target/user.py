@@ -206,6 +206,7 @@ def _make_types(target: Target) -> TypeIndex:
     assert isinstance(target, UserTarget)
     index = TypeIndex([])
     index.known = False
+    index.pointer_size = target.arch.pointer_size
     for found in target.objects:
         _add_types(target, index, found)
     names = [one.shown for one in target.objects if "dwarf" in one.__dict__ and one.dwarf is not None]

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from kshell.arch.model import Arch
 from kshell.errors import FormatError, KshellError, OpenError
 from kshell.memory.elfcore import ElfCore
+from kshell.memory.elfheaders import NARROW, WIDE
 from kshell.memory.elfmap import open_parts
 from kshell.memory.layered import Backing, Layered
 from kshell.memory.model import Memory
@@ -59,6 +60,7 @@ class CoreFacts(Facts):
     def __init__(self, core: ElfCore, elf: ElfFile, arch: Arch) -> None:
         self.core, self._elf = core, elf
         self.objects: list[LoadObject] = []
+        self._arch, self._word = arch, arch.pointer_size
         notes = [note for note in core.notes if note.name == "CORE"]
         self._threads: list[dict[str, int]] = []
         self.signal = 0
@@ -69,10 +71,10 @@ class CoreFacts(Facts):
                     self.signal = self.signal or int.from_bytes(note.desc[12:14], "little")
                 except FormatError:
                     continue
-        self.info = next((_psinfo(note.desc) for note in notes if note.type == NT_PRPSINFO), None)
+        self.info = next((_psinfo(note.desc, self._word) for note in notes if note.type == NT_PRPSINFO), None)
         self._auxv = next((note.desc for note in notes if note.type == NT_AUXV), b"")
         self._siginfo = next((note.desc for note in notes if note.type == NT_SIGINFO), b"")
-        self.files = next((_files(note.desc) for note in notes if note.type == NT_FILE), [])
+        self.files = next((_files(note.desc, self._word) for note in notes if note.type == NT_FILE), [])
         self.pid = self.info.pid if self.info is not None else self._threads[0]["pid"] if self._threads else 0
         self.comm = self.info.comm if self.info is not None else ""
 
@@ -113,7 +115,7 @@ class CoreFacts(Facts):
 
     def threads(self) -> list[Thread]:
         return [Thread(one["pid"], self.info.state if self.info is not None and not number else "", self.comm,
-                       one["rip"]) for number, one in enumerate(self._threads)]
+                       one[self._arch.pc]) for number, one in enumerate(self._threads)]
 
     def registers(self, tid: int | None) -> tuple[int, dict[str, int]]:
         for one in self._threads:
@@ -155,9 +157,8 @@ class CoreFacts(Facts):
         stack = next((one for one in self._elf.loads() if one.vaddr <= near < one.vaddr + one.memsz), None)
         if stack is None:
             raise KshellError("the arguments are not found: the core does not tell where the stack was")
-        end = self._auxv.find(bytes(16))  # AT_NULL
-        return start_pointers(self.core.virtual, self._auxv[:end] if end > 0 else self._auxv, stack.vaddr,
-                              stack.vaddr + stack.memsz)
+        vector = self._auxv[: 2 * self._word * len(self._pairs())]
+        return start_pointers(self.core.virtual, vector, stack.vaddr, stack.vaddr + stack.memsz, self._word)
 
     def status(self) -> list[tuple[str, str]]:
         facts: list[tuple[str, str]] = []
@@ -166,30 +167,35 @@ class CoreFacts(Facts):
         if self.signal:
             text = f"{SIGNALS.get(self.signal, 'signal')} ({self.signal})"
             if self.signal in WITH_ADDRESS and len(self._siginfo) >= 24:
-                text += f" at 0x{struct.unpack_from('<Q', self._siginfo, 16)[0]:x}"
+                # behind three numbers, aligned
+                place = self._siginfo[16:24] if self._word == 8 else self._siginfo[12:16]
+                text += f" at 0x{int.from_bytes(place, 'little'):x}"
             facts.append(("ended by", text))
         return [*facts, ("threads", str(len(self._threads)))]
 
 
-def _psinfo(data: bytes) -> PsInfo | None:
-    if len(data) < 136:
+def _psinfo(data: bytes, word: int) -> PsInfo | None:
+    # user and group have 16 bits in a core of 32 bits (struct compat_elf_prpsinfo)
+    layout = struct.Struct("<16xIIii8x16s80s" if word == 8 else "<8xHHii8x16s80s")
+    if len(data) < layout.size:
         return None
-    uid, _, pid, ppid = struct.unpack_from("<IIii", data, 16)
-    texts = [data[at:end].split(b"\0")[0].decode("utf-8", "surrogateescape") for at, end in ((40, 56), (56, 136))]
+    uid, _, pid, ppid, *raw = layout.unpack_from(data)
+    texts = [text.split(b"\0")[0].decode("utf-8", "surrogateescape") for text in raw]
     return PsInfo(chr(data[1]) if 32 < data[1] < 127 else "", uid, pid, ppid, *texts)
 
 
-def _files(data: bytes) -> list[Mapping]:
+def _files(data: bytes, word: int) -> list[Mapping]:
     """Return the mappings of NT_FILE; damage ends it."""
-    if len(data) < 16:
+    if len(data) < 2 * word:
         return []
-    count, page = struct.unpack_from("<QQ", data)
-    if count > MAX_FILES or 16 + 24 * count > len(data):
+    code = "Q" if word == 8 else "I"
+    count, page = struct.unpack_from(f"<2{code}", data)
+    if count > MAX_FILES or (2 + 3 * count) * word > len(data):
         return []
-    names = data[16 + 24 * count :].split(b"\0")
+    names = data[(2 + 3 * count) * word :].split(b"\0")
     found: list[Mapping] = []
     for number in range(count):
-        start, end, offset = struct.unpack_from("<QQQ", data, 16 + 24 * number)
+        start, end, offset = struct.unpack_from(f"<3{code}", data, (2 + 3 * number) * word)
         name = names[number].decode("utf-8", "surrogateescape") if number < len(names) else "?"
         if start < end:
             found.append(Mapping(start, end, "", offset * page, name))
@@ -317,13 +323,16 @@ def _build_id_in(core: ElfCore, start: int) -> str | None:
     data, _ = core.virtual.read_upto(start, PAGE)
     if data[:4] != b"\x7fELF" or len(data) < PAGE:
         return None
-    table, size, count = struct.unpack_from("<Q", data, 32)[0], *struct.unpack_from("<HH", data, 54)
+    layout = NARROW if data[4] == 1 else WIDE
+    head = layout.header.unpack_from(data)
+    table, size, count = head[5], head[9], head[10]
     for number in range(min(count, 64)):
         at = table + number * size
-        if size < 56 or at + 56 > PAGE:
+        if size < layout.program.size or at + size > PAGE:
             return None
-        kind, _, offset, _, _, length = struct.unpack_from("<IIQQQQ", data, at)
-        if kind == PT_NOTE and offset + length <= PAGE:
+        row = layout.program.unpack_from(data, at)
+        offset, length = row[layout.row[0]], row[layout.row[3]]
+        if row[0] == PT_NOTE and offset + length <= PAGE:
             found = build_id_of(data[offset : offset + length])
             if found is not None:
                 return found

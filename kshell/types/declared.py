@@ -21,7 +21,8 @@ def _base_types(long: int) -> dict[str, CType]:
         "char": IntType("char", 1, True, Kind.CHAR), "char signed": IntType("signed char", 1, True),
         "char unsigned": IntType("unsigned char", 1, False), "_Bool": IntType("_Bool", 1, False, Kind.BOOL),
         "__int128": IntType("__int128", 16, True), "__int128 unsigned": IntType("unsigned __int128", 16, False),
-        "float": FloatType("float", 4), "double": FloatType("double", 8), "double long": FloatType("long double", 16),
+        "float": FloatType("float", 4), "double": FloatType("double", 8),
+        "double long": FloatType("long double", 16 if long == 8 else 12),
     }
     for name, words, size in (("short int", "short", 2), ("int", "", 4), ("long int", "long", long),
                               ("long long int", "long long", 8)):
@@ -39,18 +40,19 @@ class Declared:
     """Declared types, by name space and name.
 
     :param outer: gives the types of the target: what a declaration may build on
+    :param pointer_size: of the target, in bytes; ``long`` has as many
     :ivar texts: the declarations as they were written, in order
     """
 
-    def __init__(self, outer: Outer | None = None) -> None:
+    def __init__(self, outer: Outer | None = None, pointer_size: int = 8) -> None:
         self.outer = outer
-        self.aligned = Aligned()
-        self.pointer_size = 8
+        self.aligned = Aligned(pointer_size)
+        self.native = self.pointer_size = pointer_size
         self.model = ""
         self.texts: list[str] = []
         self._types: dict[tuple[str, str], CType] = {}
         self._enumerators: dict[str, int] = {}
-        self._bases = _base_types(8)
+        self._bases = _base_types(pointer_size)
 
     # -- declaring ----------------------------------------------------------------------------------------------------
 
@@ -108,7 +110,7 @@ class Declared:
 
     def clear(self) -> None:
         """Forget all declared types."""
-        self.__init__(self.outer)  # type: ignore[misc]
+        self.__init__(self.outer, self.native)  # type: ignore[misc]
 
     # -- what the parser asks -----------------------------------------------------------------------------------------
 

@@ -125,9 +125,11 @@ def read_aranges(units: Units) -> list[tuple[int, int, int]]:
             break
         unit = int.from_bytes(data[here + 2 : here + 2 + wide], "little")
         size, here = data[here + 2 + wide], here + 4 + wide
-        if size == 8:
-            here = at + -(-(here - at) // 16) * 16
-            for low, span in struct.iter_unpack("<QQ", data[here : here + (end - here) // 16 * 16]):
+        if size in (4, 8):
+            pair = 2 * size
+            here = at + -(-(here - at) // pair) * pair
+            form = "<QQ" if size == 8 else "<II"
+            for low, span in struct.iter_unpack(form, data[here : here + (end - here) // pair * pair]):
                 if span:
                     found.append((low, low + span, unit))
         at = end

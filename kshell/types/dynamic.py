@@ -9,7 +9,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from kshell.errors import FormatError
-from kshell.types.elffile import SYM
+from kshell.types.elffile import SYM, SYM32, iter_symbols
 from kshell.types.model import Symbol
 
 if TYPE_CHECKING:
@@ -21,10 +21,13 @@ MAX_DYNAMIC, MAX_SYMBOLS, MAX_STRINGS = 4096, 1 << 20, 1 << 26
 LETTERS = {0: "T", 1: "D", 2: "T", 10: "i"}
 
 
-def read_dynamic_symbols(memory: Memory, dynamic: int, bias: int, module: str | None) -> list[Symbol]:
+def read_dynamic_symbols(
+    memory: Memory, dynamic: int, bias: int, module: str | None, word: int = 8,
+) -> list[Symbol]:
     """Return the symbols that the dynamic section at *dynamic* leads to; none when it is 0.
 
     :param bias: what was added to the addresses that the file was linked at
+    :param word: bytes of an address in it
     :raises FormatError: it makes no sense
     :raises Fault: it cannot be read
     """
@@ -32,7 +35,7 @@ def read_dynamic_symbols(memory: Memory, dynamic: int, bias: int, module: str | 
         return []
     data, _ = memory.read_upto(dynamic, MAX_DYNAMIC)
     told: dict[int, int] = {}
-    for tag, value in struct.iter_unpack("<QQ", data[: len(data) // 16 * 16]):
+    for tag, value in struct.iter_unpack("<QQ" if word == 8 else "<II", data[: len(data) // 16 * 16]):
         if not tag:
             break
         told.setdefault(tag, value)
@@ -42,11 +45,11 @@ def read_dynamic_symbols(memory: Memory, dynamic: int, bias: int, module: str | 
             told[tag] += bias
     if DT_SYMTAB not in told or DT_STRTAB not in told:
         raise FormatError(f"the dynamic section at 0x{dynamic:x} tells of no symbols")
-    count = min(_count(memory, told), MAX_SYMBOLS)
-    rows = memory.read(told[DT_SYMTAB], count * SYM.size)
+    count = min(_count(memory, told, word), MAX_SYMBOLS)
+    rows = memory.read(told[DT_SYMTAB], count * (SYM if word == 8 else SYM32).size)
     text, _ = memory.read_upto(told[DT_STRTAB], min(told.get(DT_STRSZ, 0), MAX_STRINGS))
     found: list[Symbol] = []
-    for name, info, _, home, value, size in SYM.iter_unpack(rows):
+    for name, info, _, home, value, size in iter_symbols(rows, 8 * word):
         letter, end = LETTERS.get(info & 15), text.find(b"\0", name)
         if letter is None or not home or end <= name or home >= 0xFF00:
             continue
@@ -55,7 +58,7 @@ def read_dynamic_symbols(memory: Memory, dynamic: int, bias: int, module: str | 
     return found
 
 
-def _count(memory: Memory, told: dict[int, int]) -> int:
+def _count(memory: Memory, told: dict[int, int], word: int) -> int:
     """Return the number of symbols, which only the hash tables tell."""
     if DT_HASH in told:
         return memory.u32(told[DT_HASH] + 4)
@@ -68,7 +71,7 @@ def _count(memory: Memory, told: dict[int, int]) -> int:
     buckets, first, bloom, _ = struct.unpack("<4I", memory.read(at, 16))
     if buckets > MAX_SYMBOLS or bloom > MAX_SYMBOLS:
         raise FormatError(f"the hash table at 0x{at:x} has an impossible size")
-    at += 16 + 8 * bloom
+    at += 16 + word * bloom
     highest: int = max((number for (number,) in struct.iter_unpack("<I", memory.read(at, 4 * buckets))), default=0)
     if highest < first:
         return first

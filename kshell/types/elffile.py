@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from kshell.arch.model import MACHINES
 from kshell.errors import FormatError
 from kshell.memory.notes import iter_notes
 
@@ -24,11 +25,13 @@ SHT_RELA, SHT_NOBITS, SHT_REL = 4, 8, 9
 SHF_WRITE, SHF_ALLOC, SHF_EXECINSTR, SHF_COMPRESSED = 1, 2, 4, 0x800
 SHN_UNDEF, SHN_ABS = 0, 0xFFF1
 PT_LOAD, PT_DYNAMIC, PT_NOTE = 1, 2, 4
-CHDR = struct.Struct("<IIQQ")
-RELA = struct.Struct("<QQq")
-SYM = struct.Struct("<IBBHQQ")
+CHDR, CHDR32 = struct.Struct("<IIQQ"), struct.Struct("<III")
+RELA, REL32 = struct.Struct("<QQq"), struct.Struct("<II")
+SYM, SYM32 = struct.Struct("<IBBHQQ"), struct.Struct("<IIIBBH")
+EM_386, EM_X86_64 = 3, 62
 #: relocations of x86-64 that sections of debugging data have: bytes that are written (psABI 4.4)
 RELOCATIONS = {1: 8, 10: 4, 11: 4, 17: 8, 21: 4}  # R_X86_64_64, 32, 32S, DTPOFF64, DTPOFF32
+RELOCATIONS_386 = {1: 4, 32: 4}  # R_386_32, R_386_TLS_LDO_32
 TYPES = {0: "no file type", ET_REL: "object file", ET_EXEC: "executable", ET_DYN: "shared object", ET_CORE: "core"}
 
 
@@ -59,9 +62,9 @@ class Segment(NamedTuple):
 
 
 class ElfFile:
-    """An opened ELF file of 64 bits, little-endian.
+    """An opened ELF file of 64 bits, or of 32 bits for i386; little-endian.
 
-    :ivar type: e_type; :ivar machine: e_machine; :ivar entry: e_entry
+    :ivar bits: 64 or 32; :ivar type: e_type; :ivar machine: e_machine; :ivar entry: e_entry
     """
 
     def __init__(self, path: str, data: bytes | None = None) -> None:
@@ -91,13 +94,17 @@ class ElfFile:
             raise FormatError(f"{self.path}: not an ELF file")
         if len(head) < 64:
             raise FormatError(f"{self.path}: not an ELF file that can be read: it ends inside its header")
-        if head[4] != 2 or head[5] != 1:
-            raise FormatError(f"{self.path}: an ELF file of 32 bits or big-endian: not supported yet")
+        self.bits = 32 if head[4] == 1 else 64
+        self.type, self.machine = struct.unpack_from("<HH", head, 16)
+        if head[4] not in (1, 2) or head[5] != 1:
+            raise FormatError(f"{self.path}: a big-endian ELF file, or of an unknown class: not supported")
+        if self.bits == 32 and self.machine != EM_386:
+            name = MACHINES.get(self.machine, f"machine {self.machine}")
+            raise FormatError(f"{self.path}: a 32-bit ELF file of {name}: of 32 bits only those of i386 are read")
         file = io.BytesIO(self._data) if self._data is not None else os.fdopen(os.dup(self._fd), "rb")
         try:
             with file:
                 elf = ELFFile(file)
-                self.type, self.machine = struct.unpack_from("<HH", head, 16)
                 self.entry: int = elf["e_entry"]
                 if elf.num_sections() > MAX_HEADERS or elf.num_segments() > MAX_HEADERS:
                     raise FormatError(f"{self.path}: an impossible number of headers")
@@ -153,7 +160,7 @@ class ElfFile:
             raise FormatError(f"{self.path}: section {found.name} has an impossible size of {found.size} bytes")
         data = self.pread(found.size, found.offset)
         if found.flags & SHF_COMPRESSED:
-            data = self._unpack(found, data, *_header(found, data), limit)
+            data = self._unpack(found, data, *_header(found, data, self.bits), limit)
         elif found.name.startswith(".zdebug_"):
             if data[:4] != b"ZLIB" or len(data) < 12:
                 raise FormatError(f"{self.path}: section {found.name} is not compressed as its name says")
@@ -189,29 +196,41 @@ class ElfFile:
         return out
 
     def _relocations(self, section: Section) -> list[Section]:
-        return [found for found in self.sections if found.type == SHT_RELA and found.info == section.number
+        kind = SHT_RELA if self.bits == 64 else SHT_REL
+        return [found for found in self.sections if found.type == kind and found.info == section.number
                 and found.number]
 
     def _relocated(self, section: Section, data: bytes) -> bytes:
-        """Return *data* with the relocations of an object file for x86-64 applied; other machines' are left alone."""
+        """Return *data* with the relocations of an object file applied; those for other machines are left alone."""
         tables = self._relocations(section)
-        if not tables or self.machine != 62:
+        if not tables or self.machine not in (EM_X86_64, EM_386):
             return data
+        widths = RELOCATIONS if self.bits == 64 else RELOCATIONS_386
         out = bytearray(data)
         bases = {found.number: found.address for found in self.sections}
         for table in tables:
             if not table.link < len(self.sections):
                 raise FormatError(f"{self.path}: section {table.name} names no symbol table")
-            rows, symbols = self.content(table), self.content(self.sections[table.link])
-            for offset, info, addend in RELA.iter_unpack(rows[: len(rows) // RELA.size * RELA.size]):
-                width = RELOCATIONS.get(info & 0xFFFFFFFF)
-                at = (info >> 32) * SYM.size
-                if width is None or offset + width > len(out) or at + SYM.size > len(symbols):
+            symbols = list(iter_symbols(self.content(self.sections[table.link]), self.bits))
+            for offset, kind, number, addend in self._relocation_rows(self.content(table)):
+                width = widths.get(kind)
+                if width is None or offset + width > len(out) or number >= len(symbols):
                     continue
-                _, _, _, home, value, _ = SYM.unpack_from(symbols, at)
+                if addend is None:  # it lies where the sum goes
+                    addend = int.from_bytes(out[offset : offset + width], "little")
+                _, _, _, home, value, _ = symbols[number]
                 value = (bases.get(home, 0) + value + addend) % (1 << 8 * width)
                 out[offset : offset + width] = value.to_bytes(width, "little")
         return bytes(out)
+
+    def _relocation_rows(self, rows: bytes) -> Iterator[tuple[int, int, int, int | None]]:
+        """Yield (offset, type, number of the symbol, addend) of each row of a table of relocations."""
+        if self.bits == 64:
+            for offset, info, addend in RELA.iter_unpack(rows[: len(rows) // RELA.size * RELA.size]):
+                yield offset, info & 0xFFFF_FFFF, info >> 32, addend
+        else:
+            for offset, info in REL32.iter_unpack(rows[: len(rows) // REL32.size * REL32.size]):
+                yield offset, info & 0xFF, info >> 8, None
 
     # -- what it says of itself ------------------------------------------------------------------------------------
 
@@ -245,18 +264,27 @@ class ElfFile:
         return (segment for segment in self.segments if segment.type == PT_LOAD)
 
 
+def iter_symbols(data: bytes, bits: int) -> Iterator[tuple[int, int, int, int, int, int]]:
+    """Return (st_name, st_info, st_other, st_shndx, st_value, st_size) of each row of a symbol table."""
+    if bits == 64:
+        return SYM.iter_unpack(data[: len(data) // SYM.size * SYM.size])
+    rows = SYM32.iter_unpack(data[: len(data) // SYM32.size * SYM32.size])
+    return ((name, info, other, home, value, size) for name, value, size, info, other, home in rows)
+
+
 def build_id_of(notes: bytes) -> str | None:
     """Return the build id among *notes*, in hexadecimal, or None."""
     found = (note.desc.hex() for note in iter_notes(notes) if note.name == "GNU" and note.type == NT_GNU_BUILD_ID)
     return next(found, None)
 
 
-def _header(section: Section, data: bytes) -> tuple[int, int, int]:
+def _header(section: Section, data: bytes, bits: int) -> tuple[int, int, int]:
     """Return (compression, size, where the data begins) of a compressed section."""
-    if len(data) < CHDR.size:
+    layout = CHDR if bits == 64 else CHDR32
+    if len(data) < layout.size:
         raise FormatError(f"section {section.name} is too short to be compressed")
-    method, _, size, _ = CHDR.unpack_from(data)
-    return method, size, CHDR.size
+    found = layout.unpack_from(data)
+    return found[0], found[2] if bits == 64 else found[1], layout.size
 
 
 def _placed(sections: list[Section], size: int) -> list[Section]:

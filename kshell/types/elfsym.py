@@ -16,8 +16,8 @@ from kshell.types.elffile import (
     SHN_ABS,
     SHN_UNDEF,
     SHT_NOBITS,
-    SYM,
     ElfFile,
+    iter_symbols,
 )
 from kshell.types.linkedsyms import LinkedSymbols, Row, keep, key_of, load
 from kshell.types.model import Symbol
@@ -33,7 +33,7 @@ class ElfSymbols:
     """What is wanted of a vmlinux: its build id, its e_machine, its symbols moved by an offset."""
 
     def __init__(self, path: str | ElfFile) -> None:
-        """:raises FormatError: it cannot be read or is no 64-bit little-endian ELF file"""
+        """:raises FormatError: it cannot be read or is no ELF file that can be read"""
         elf = path if isinstance(path, ElfFile) else ElfFile(path)
         self.path = elf.path
         try:
@@ -97,7 +97,7 @@ def _symbols(elf: ElfFile, table: str) -> list[Row]:
     if elf.type == ET_REL:
         bases = {one.number: one.address for one in elf.sections}
     rows: list[Row] = []
-    for name, info, _, home, value, size in SYM.iter_unpack(data[: len(data) // SYM.size * SYM.size]):
+    for name, info, _, home, value, size in iter_symbols(data, elf.bits):
         letter = LETTERS.get(info & 15)
         if letter is None or home == SHN_UNDEF or info & 15 == STT_TLS:
             continue

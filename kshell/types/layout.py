@@ -30,9 +30,15 @@ class Field(NamedTuple):
 
 
 class Aligned:
-    """Alignments of types; those of declared structures are remembered, others are found from their members."""
+    """Alignments of types; those of declared structures are remembered, others are found from their members.
 
-    def __init__(self) -> None:
+    :param word: bytes of a pointer. Of 4, larger numbers lie at multiples of 4 too in structures (System V ABI for
+        i386, and ``-malign-double`` in GCC's documentation)
+    """
+
+    def __init__(self, word: int = 8) -> None:
+        self._sizes = (1, 2, 4, 8, 16) if word == 8 else (1, 2, 4)
+        self._most = 1 if word == 8 else 4
         self._known: dict[CType, int] = {}
 
     def remember(self, type: CType, align: int) -> None:
@@ -52,7 +58,7 @@ class Aligned:
         if isinstance(type, StructType):
             return self._struct(type)
         size = type.size or 1
-        return size if size in (1, 2, 4, 8, 16) else 1
+        return size if size in self._sizes else self._most if size % 4 == 0 else 1
 
     def _struct(self, type: StructType) -> int:
         """Return the alignment of a structure whose declaration is not known: what its members and size allow."""

@@ -224,6 +224,8 @@ class TypeIndex:
         self._last: list[TypeSource] = []
         #: whether names mean what they mean in the kernel (:mod:`kshell.types.known`)
         self.known = True
+        #: of the target, in bytes
+        self.pointer_size = 8
         #: what types are known to be elsewhere, and the next step
         self.missing = ""
 
@@ -233,7 +235,7 @@ class TypeIndex:
         if self._declared is None:
             from kshell.types.declared import Declared
 
-            self._declared = Declared(lambda kind, name: self._in_sources(kind, name, None))
+            self._declared = Declared(lambda kind, name: self._in_sources(kind, name, None), self.pointer_size)
         return self._declared
 
     def changed(self) -> None:
@@ -301,7 +303,7 @@ class TypeIndex:
         base = self._base(words[:end], module or None, name)
         for qualifier in qualifiers[:1]:
             base = QualifiedType(qualifier, base)
-        return _derive(base, words[end:], name)
+        return _derive(base, words[end:], name, self.pointer_size)
 
     def _base(self, words: list[str], module: str | None, name: str) -> CType:
         if not words:
@@ -396,7 +398,7 @@ class TypeIndex:
         return None
 
 
-def _derive(base: CType, words: Sequence[str], name: str) -> CType:
+def _derive(base: CType, words: Sequence[str], name: str, pointer_size: int) -> CType:
     """Apply ``* ** [3] [2][4]`` to *base*.
 
     :raises TypeNotFoundError: something else follows the type
@@ -404,7 +406,7 @@ def _derive(base: CType, words: Sequence[str], name: str) -> CType:
     ctype = base
     at = 0
     while at < len(words) and words[at] == "*":
-        ctype = PointerType(ctype)
+        ctype = PointerType(ctype, pointer_size)
         at += 1
     counts: list[int] = []
     while at < len(words):

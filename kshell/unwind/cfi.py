@@ -61,26 +61,26 @@ class Row(NamedTuple):
 
 
 def pointer(
-    memory: Memory | None, data: bytes, at: int, encoding: int, address: int, table: int = 0,
+    memory: Memory | None, data: bytes, at: int, encoding: int, address: int, table: int = 0, word: int = 8,
 ) -> tuple[int, int]:
     """Return the pointer at *at* of *data*, and where it ends.
 
     :param encoding: of it (DW_EH_PE); OMIT: there is none, 0
     :param address: of data's first byte; :param table: what DATAREL counts from
-    :param memory: where INDIRECT looks
+    :param memory: where INDIRECT looks; :param word: bytes of an address
     :raises FormatError: an encoding that makes no sense, or the data ends
     """
     if encoding == OMIT:
         return 0, at
     if encoding & 0x70 == ALIGNED:
-        at += -(address + at) % 8
+        at += -(address + at) % word
     form, start = encoding & 0x0F, at
     if form == 1:
         value, at = uleb(data, at)
     elif form == 9:
         value, at = sleb(data, at)
     elif form in SIZES:
-        size, signed = SIZES[form]
+        size, signed = SIZES[form] if form else (word, False)
         at += size
         if at > len(data):
             raise FormatError("a pointer of the unwind table is cut")
@@ -93,12 +93,12 @@ def pointer(
     elif how == DATAREL and value:
         value += table
     elif how not in (0, ALIGNED, PCREL, DATAREL):
-        raise FormatError(f"a pointer of the unwind table has an encoding that x86-64 has not: 0x{encoding:x}")
-    value %= TOP
+        raise FormatError(f"a pointer of the unwind table has an encoding that x86 has not: 0x{encoding:x}")
+    value %= 1 << 8 * word
     if encoding & INDIRECT and value:
         if memory is None:
             raise FormatError("a pointer of the unwind table leads to another one")
-        value = memory.u64(value)
+        value = int.from_bytes(memory.read(value, word), "little")
     return value, at
 
 
@@ -106,10 +106,11 @@ class Entries:
     """The entries of one ``.eh_frame``, or ``.debug_frame``, by their addresses.
 
     :param debug: it is a ``.debug_frame``; *start* is where it begins, which its entries count from
+    :param word: bytes of an address
     """
 
-    def __init__(self, memory: Memory, start: int = 0, *, debug: bool = False) -> None:
-        self.memory, self.start, self.debug = memory, start, debug
+    def __init__(self, memory: Memory, start: int = 0, *, debug: bool = False, word: int = 8) -> None:
+        self.memory, self.start, self.debug, self.word = memory, start, debug, word
         self._cies: dict[int, Cie] = {}
 
     def content(self, address: int) -> tuple[int, bytes]:
@@ -137,8 +138,8 @@ class Entries:
         if told == ((1 << 8 * size) - 1 if self.debug else 0):
             return None  # a CIE
         cie = self._cie((self.start + told if self.debug else begin - told) % TOP)
-        start, at = pointer(self.memory, data, size, cie.encoding, begin)
-        length, at = pointer(None, data, at, cie.encoding & 0x0F, begin)
+        start, at = pointer(self.memory, data, size, cie.encoding, begin, word=self.word)
+        length, at = pointer(None, data, at, cie.encoding & 0x0F, begin, word=self.word)
         if cie.augmented:
             skip, at = uleb(data, at)
             at += skip
@@ -161,7 +162,7 @@ class Entries:
         augmentation = data[at + 1 : end].decode("latin-1") if end >= 0 else "?"
         at = end + 1
         if augmentation.startswith("eh"):
-            at, augmentation = at + 8, augmentation[2:]
+            at, augmentation = at + self.word, augmentation[2:]
         if version == 4:
             at += 2  # sizes of addresses and segments
         code_align, at = uleb(data, at)
@@ -186,7 +187,7 @@ class Entries:
             if letter == "R":
                 encoding, at = data[at], at + 1
             elif letter == "P":
-                _, at = pointer(None, data, at + 1, data[at] & ~INDIRECT, begin)
+                _, at = pointer(None, data, at + 1, data[at] & ~INDIRECT, begin, word=self.word)
             elif letter == "L":
                 at += 1
             elif letter not in "SBG":
@@ -251,7 +252,7 @@ class _Machine:
         elif low in (0x0F, 0x10, 0x16):
             at = self._expression(low, program, at)
         elif low == 1:  # DW_CFA_set_loc
-            raise FormatError("the unwind table sets an address, which compilers for x86-64 do not")
+            raise FormatError("the unwind table sets an address, which compilers for x86 do not")
         else:
             at = self._other(low, program, at)
         return at

@@ -55,23 +55,24 @@ BINARY: dict[int, Callable[[int, int], int]] = {
 }
 
 
-def evaluate(program: bytes, memory: Memory, register: Callable[[int], int], *start: int) -> int:
+def evaluate(program: bytes, memory: Memory, register: Callable[[int], int], *start: int, word: int = 8) -> int:
     """Return what *program* leaves at the top of its stack.
 
     :param register: gives the value of a register by its DWARF number; raises when it is not known
     :param start: what the stack begins with: the address of the frame, for the place of a register
+    :param word: bytes of an address that is read
     :raises FormatError: it is damaged, has no end, or does what unwinding has no use for
     :raises Fault: memory that it reads is not there
     """
     stack = list(start)
     try:
-        _run(program, memory, register, stack)
-        return stack[-1] % TOP
+        _run(program, memory, register, stack, word)
+        return stack[-1] % (1 << 8 * word)
     except IndexError as error:
         raise FormatError("a DWARF expression takes more from its stack than is there") from error
 
 
-def _run(program: bytes, memory: Memory, register: Callable[[int], int], stack: list[int]) -> None:
+def _run(program: bytes, memory: Memory, register: Callable[[int], int], stack: list[int], word: int) -> None:
     at = steps = 0
     while at < len(program):
         steps += 1
@@ -107,7 +108,7 @@ def _run(program: bytes, memory: Memory, register: Callable[[int], int], stack: 
             if not 0 <= at <= len(program):
                 raise FormatError("a DWARF expression branches out of itself")
         elif op == DEREF:
-            stack.append(memory.u64(stack.pop()))
+            stack.append(int.from_bytes(memory.read(stack.pop(), word), "little"))
         elif op == DEREF_SIZE:
             stack.append(int.from_bytes(memory.read(stack.pop(), min(program[at], 8)), "little"))
             at += 1

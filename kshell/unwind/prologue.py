@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from kshell.memory.model import Memory
 
-WORD = 8
 MAX_INSTRUCTIONS = 64
-_PUSH = re.compile(r"push\s+%(r\w+)$")
-_SUB = re.compile(r"subq?\s+\$(0x[0-9a-f]+|\d+), %rsp$")
-_ADD = re.compile(r"addq?\s+\$-(0x[0-9a-f]+|\d+), %rsp$")
+_PUSH = re.compile(r"push\s+%([re]\w+)$")
+_SUB = re.compile(r"sub[ql]?\s+\$(0x[0-9a-f]+|\d+), %[re]sp$")
+_ADD = re.compile(r"add[ql]?\s+\$-(0x[0-9a-f]+|\d+), %[re]sp$")
 _STOP = ("j", "call", "ret", "leave", "pop", "int3", ".byte", "???")
 
 
@@ -24,26 +23,26 @@ class Prologue(NamedTuple):
     """What a function does to its stack before anything else.
 
     :ivar depth: bytes between the stack pointer and the return address afterwards
-    :ivar bp: bytes between the return address and where rbp was saved below it; 0: it was not
+    :ivar bp: bytes between the return address and where the frame pointer was saved below it; 0: it was not
     """
 
     depth: int
     bp: int
 
 
-def read_prologue(memory: Memory, start: int, pc: int) -> Prologue:
+def read_prologue(memory: Memory, start: int, pc: int, arch: str = "x86_64") -> Prologue:
     """Return what the instructions from *start* on do, up to the first that leaves the straight line, or to *pc*."""
     from kshell.arch.disassembler import Disassembler
 
-    disassembler = Disassembler("x86_64", lambda address: None, lambda offset: None)
+    disassembler = Disassembler(arch, lambda address: None, lambda offset: None)
     depth = bp = 0
     for number, one in enumerate(disassembler.run(memory, start, pc)):
         if number >= MAX_INSTRUCTIONS or one.text.startswith(_STOP):
             break
         push, sub = _PUSH.match(one.text), _SUB.match(one.text) or _ADD.match(one.text)
         if push is not None:
-            depth += WORD
-            if push[1] == "rbp" and not bp:
+            depth += 8 if arch == "x86_64" else 4
+            if push[1] in ("rbp", "ebp") and not bp:
                 bp = depth
         elif sub is not None:
             depth += int(sub[1], 0)

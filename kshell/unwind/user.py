@@ -1,9 +1,8 @@
 """Following a stack of user code: by the program's unwind tables, by frame pointers where there are none, by guessing.
 
 DWARF 5 standard 6.4.4; System V ABI for x86-64 3.4 (registers that survive a call), 6.2 (the outermost frame's return
-address is undefined); ``struct rt_sigframe`` in arch/x86/include/asm/sigframe.h, for the return from signal handlers of
-programs without tables for it. In one stack the stack pointer only grows, and the frames are counted: no trace is
-endless.
+address is undefined). What differs between machines is in :mod:`kshell.unwind.abi`. In one stack the stack pointer only
+grows, and the frames are counted: no trace is endless.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from kshell.errors import Fault, KshellError
 from kshell.unwind import cfi
+from kshell.unwind.abi import X86_64, Abi, SignalFrame, saved_registers
 from kshell.unwind.expression import evaluate
 from kshell.unwind.model import CALL, EXACT, Frame, Trace
 from kshell.unwind.walk import call_target, follows_call
@@ -23,24 +23,9 @@ if TYPE_CHECKING:
     from kshell.memory.model import Memory
     from kshell.unwind.cfi import Fde
 
-WORD = 8
-TOP = 1 << 64
 MAX_FRAMES = 10_000
 MAX_GUESSES, MAX_TRIES, MAX_SCAN = 64, 16, 64 << 10
 MAX_FUNCTION, MAX_SLOTS, PAGE = 1 << 16, 64, 4096
-#: ``endbr64``; ``push %rbp; mov %rsp, %rbp``
-ENDBR, PROLOGUE = b"\xf3\x0f\x1e\xfa", b"\x55\x48\x89\xe5"
-#: registers by their DWARF numbers (psABI, figure 3.36)
-NAMES = ("rax", "rdx", "rcx", "rbx", "rsi", "rdi", "rbp", "rsp", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15",
-         "rip")
-BP, SP, PC = 6, 7, 16
-#: ``mov $15, %rax; syscall``: rt_sigreturn, in one of the ways that C libraries and Go write it
-RETURNS = (b"\x48\xc7\xc0\x0f\x00\x00\x00\x0f\x05", b"\xb8\x0f\x00\x00\x00\x0f\x05")
-#: ``struct sigcontext``, behind flags, link and stack of ``struct ucontext``, which the stack pointer is at then
-CONTEXT = 40
-SAVED = ("r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "rdi", "rsi", "rbp", "rbx", "rdx", "rax", "rcx", "rsp",
-         "rip")
-SAVED_FORMAT = struct.Struct("<17Q")
 
 
 class Broken(KshellError):
@@ -53,11 +38,17 @@ class UserCode(NamedTuple):
     :ivar find: the entry of the unwind tables for an address, None when there is none; raises where they are damaged
     :ivar is_text: whether an address is of code
     :ivar stack_end: the end of the mapping that a stack pointer is in, 0: in none
+    :ivar abi: the machine
     """
 
     find: Callable[[int], Fde | None]
     is_text: Callable[[int], bool]
     stack_end: Callable[[int], int]
+    abi: Abi = X86_64
+
+    def word(self, memory: Memory, address: int) -> int:
+        """Return the word at *address*. :raises Fault: it cannot be read"""
+        return int.from_bytes(memory.read(address, self.abi.word), "little")
 
 
 class _Step(NamedTuple):
@@ -70,9 +61,12 @@ class _Step(NamedTuple):
 
 
 def walk_user(memory: Memory, code: UserCode, registers: Mapping[str, int], *, limit: int = MAX_FRAMES) -> Trace:
-    """Return the trace that begins with *registers*, by lower-case name: rip and rsp at least."""
-    known = {number: registers[name] for number, name in enumerate(NAMES) if name in registers}
-    missing = [NAMES[number] for number in (PC, SP) if number not in known]
+    """Return the trace that begins with *registers*, by lower-case name: program counter and stack pointer at
+    least.
+    """
+    abi = code.abi
+    known = {number: registers[name] for number, name in enumerate(abi.registers) if name in registers}
+    missing = [abi.registers[number] for number in (abi.pc, abi.sp) if number not in known]
     if missing:
         return Trace((), f"{' and '.join(missing)} not known")
     trace = _follow(memory, code, _Step(known, EXACT), limit)
@@ -83,13 +77,15 @@ def walk_user(memory: Memory, code: UserCode, registers: Mapping[str, int], *, l
 
 def _follow(memory: Memory, code: UserCode, step: _Step, limit: int, reliable: bool = True) -> Trace:
     frames: list[Frame] = []
+    abi = code.abi
+    names = abi.registers
     while True:
-        pc, sp = step.registers[PC], step.registers[SP]
+        pc, sp = step.registers[abi.pc], step.registers[abi.sp]
         if frames and not step.elsewhere and sp <= frames[-1].sp:
             return Trace(tuple(frames), f"the stack goes back, from 0x{frames[-1].sp:x} to 0x{sp:x}")
         reliable = reliable and not step.guessed
-        named = {NAMES[number]: value for number, value in sorted(step.registers.items())} if step.kind == EXACT else {}
-        frames.append(Frame(pc, sp, step.registers.get(BP), step.kind, reliable, "", 0, named))
+        named = {names[number]: value for number, value in sorted(step.registers.items())} if step.kind == EXACT else {}
+        frames.append(Frame(pc, sp, step.registers.get(abi.bp), step.kind, reliable, "", 0, named))
         if len(frames) >= limit:
             return Trace(tuple(frames), f"more than {limit} frames")
         try:
@@ -105,85 +101,96 @@ def _follow(memory: Memory, code: UserCode, step: _Step, limit: int, reliable: b
 
 def _next(memory: Memory, code: UserCode, step: _Step) -> _Step | None:
     """Return the caller, None when there is none."""
-    pc = step.registers[PC]
+    pc = step.registers[code.abi.pc]
     lookup = pc if step.kind == EXACT else pc - 1
     problem = ""
     try:
         entry = code.find(lookup)
     except KshellError as error:
         entry, problem = None, str(error)
+    if entry is not None and pc < entry.end:
+        return _by_table(memory, code, entry, lookup, step)
+    # the code behind: what a handler returns to may be a function's first instruction, that nothing has called
+    saved = _signal_frame(memory, code.abi, step) if code.is_text(pc) else None
+    if saved is not None:
+        return saved
     if entry is not None:
-        return _by_table(memory, entry, lookup, step)
+        return _by_table(memory, code, entry, lookup, step)
     if not code.is_text(lookup):
         if step.kind == EXACT:
             return _pop(memory, code, step)  # a call through a wild pointer: it has just pushed where it came from
         if not pc:
             return None
         raise Broken(f"0x{pc:x} is not in the program's code")
-    saved = _signal_frame(memory, step)
-    if saved is not None:
-        return saved
     return _by_prologue(memory, code, step) or _by_frame_pointer(
         memory, code, step, problem or f"no unwind table tells of 0x{pc:x}")
 
 
-def _by_table(memory: Memory, entry: Fde, lookup: int, step: _Step) -> _Step | None:
+def _by_table(memory: Memory, code: UserCode, entry: Fde, lookup: int, step: _Step) -> _Step | None:
     row = cfi.row_at(entry, lookup)
-    known = step.registers
+    known, abi = step.registers, code.abi
 
     def register(number: int) -> int:
         if number not in known:
-            name = NAMES[number] if number < len(NAMES) else f"register {number}"
-            raise Broken(f"the frame at 0x{known[PC]:x} is counted from {name}, which is not known")
+            name = abi.registers[number] if number < len(abi.registers) else f"register {number}"
+            raise Broken(f"the frame at 0x{known[abi.pc]:x} is counted from {name}, which is not known")
         return known[number]
 
     if isinstance(row.base, tuple):
-        frame = (register(row.base[0]) + row.base[1]) % TOP
+        frame = (register(row.base[0]) + row.base[1]) % abi.top
     else:
-        frame = evaluate(row.base, memory, register)
-    found = {number: value for number, value in known.items() if number not in (SP, PC)}
-    found[SP] = frame
+        frame = evaluate(row.base, memory, register, word=abi.word)
+    found = {number: value for number, value in known.items() if number not in (abi.sp, abi.pc)}
+    found[abi.sp] = frame
     for number, (kind, what) in row.rules.items():
         if kind == cfi.SAME:
             continue
         found.pop(number, None)
         if kind != cfi.UNDEFINED:
-            found[number] = _recovered(memory, kind, what, frame, register)
+            found[number] = _recovered(memory, code, kind, what, frame, register)
     pc = found.pop(entry.cie.return_register, 0)
     if row.rules.get(entry.cie.return_register, (cfi.UNDEFINED, 0))[0] == cfi.UNDEFINED or not pc:
         return None
-    found[PC] = pc
+    found[abi.pc] = pc
     signal = entry.cie.signal
     return _Step(found, EXACT if signal else CALL, elsewhere=signal)
 
 
-def _recovered(memory: Memory, kind: int, what: int | bytes, frame: int, register: Callable[[int], int]) -> int:
+def _recovered(
+    memory: Memory, code: UserCode, kind: int, what: int | bytes, frame: int, register: Callable[[int], int],
+) -> int:
     """Return what a register was in the caller."""
     if isinstance(what, bytes):
-        place = evaluate(what, memory, register, frame)
-        return memory.u64(place) if kind == cfi.EXPRESSION else place
+        place = evaluate(what, memory, register, frame, word=code.abi.word)
+        return code.word(memory, place) if kind == cfi.EXPRESSION else place
     if kind == cfi.REGISTER:
         return register(what)
-    place = (frame + what) % TOP
-    return memory.u64(place) if kind == cfi.OFFSET else place
+    place = (frame + what) % code.abi.top
+    return code.word(memory, place) if kind == cfi.OFFSET else place
 
 
-def _signal_frame(memory: Memory, step: _Step) -> _Step | None:
+def _signal_frame(memory: Memory, abi: Abi, step: _Step) -> _Step | None:
     """Return what a signal has interrupted, when the code is that which returns from its handler; else None."""
-    data, _ = memory.read_upto(step.registers[PC], max(map(len, RETURNS)))
-    if not data.startswith(RETURNS):
+    found = _signal_return(memory, abi, step.registers[abi.pc])
+    if found is None:
         return None
-    values = SAVED_FORMAT.unpack(memory.read(step.registers[SP] + CONTEXT, SAVED_FORMAT.size))
-    found = {NAMES.index(name): value for name, value in zip(SAVED, values, strict=True)}
-    return _Step(found, EXACT, elsewhere=True)
+    place = step.registers[abi.sp] + found.context
+    return _Step(saved_registers(abi, memory.read(place, abi.word * len(abi.saved))), EXACT, elsewhere=True)
+
+
+def _signal_return(memory: Memory, abi: Abi, pc: int) -> SignalFrame | None:
+    """Return the frame to which the code at *pc* returns from a signal's handler, None when it is other code."""
+    data, _ = memory.read_upto(pc, max(len(one.code) for one in abi.signals))
+    return next((one for one in abi.signals if data.startswith(one.code)), None)
 
 
 def _pop(memory: Memory, code: UserCode, step: _Step) -> _Step:
-    sp = step.registers[SP]
-    pc = memory.u64(sp)
+    abi = code.abi
+    sp = step.registers[abi.sp]
+    pc = code.word(memory, sp)
     if not code.is_text(pc - 1):
-        raise Broken(f"0x{step.registers[PC]:x} is not code, and was not called: no return address is on the stack")
-    return _Step({**step.registers, PC: pc, SP: (sp + WORD) % TOP})
+        raise Broken(f"0x{step.registers[abi.pc]:x} is not code, and was not called: no return address is on the stack")
+    return _Step({**step.registers, abi.pc: pc, abi.sp: (sp + abi.word) % abi.top})
 
 
 def _by_prologue(memory: Memory, code: UserCode, step: _Step) -> _Step | None:
@@ -193,21 +200,21 @@ def _by_prologue(memory: Memory, code: UserCode, step: _Step) -> _Step | None:
     """
     from kshell.unwind.prologue import read_prologue
 
-    pc, sp = step.registers[PC], step.registers[SP]
-    data, _ = memory.read_upto(sp, WORD * MAX_SLOTS)
-    for number, (word,) in enumerate(struct.iter_unpack("<Q", data[: len(data) // WORD * WORD])):
-        start = call_target(memory, word) if word > PAGE and code.is_text(word - 1) else None
+    abi = code.abi
+    size, pc, sp = abi.word, step.registers[abi.pc], step.registers[abi.sp]
+    for number, word in enumerate(_words(memory, abi, sp, size * MAX_SLOTS)):
+        start = _call_target(memory, abi, word) if word > PAGE and code.is_text(word - 1) else None
         if start is None or not start <= pc < start + MAX_FUNCTION:
             continue
-        depth, saved = read_prologue(memory, start, pc)
-        if depth != number * WORD:
+        depth, saved = read_prologue(memory, start, pc, abi.arch)
+        if depth != number * size:
             continue
         place = sp + depth
-        found = {PC: word, SP: place + WORD}
+        found = {abi.pc: word, abi.sp: place + size}
         if saved:
-            found[BP] = memory.u64(place - saved)
-        elif BP in step.registers:
-            found[BP] = step.registers[BP]
+            found[abi.bp] = code.word(memory, place - saved)
+        elif abi.bp in step.registers:
+            found[abi.bp] = step.registers[abi.bp]
         return _Step(found)
     return None
 
@@ -220,29 +227,44 @@ def _by_frame_pointer(memory: Memory, code: UserCode, step: _Step, why: str) -> 
 
     :raises Broken: they do not
     """
-    bp, sp = step.registers.get(BP), step.registers[SP]
+    abi = code.abi
+    bp, sp = step.registers.get(abi.bp), step.registers[abi.sp]
     if bp is None:
         raise Broken(why)
     if not bp and step.kind == CALL:
         return None  # psABI 3.4.1: the outermost frame has none
-    if bp % WORD or not sp <= bp < code.stack_end(sp) - WORD:
+    if bp % abi.word or not sp <= bp < code.stack_end(sp) - abi.word:
         raise Broken(why)
-    saved, pc = struct.unpack("<2Q", memory.read(bp, 2 * WORD))
+    saved, pc = struct.unpack(f"<2{abi.code}", memory.read(bp, 2 * abi.word))
     if not pc and not saved:
         return None
+    following = {abi.bp: saved, abi.sp: bp + 2 * abi.word, abi.pc: pc}
+    if code.is_text(pc) and _signal_return(memory, abi, pc) is not None:
+        return _Step(following)
     if not code.is_text(pc - 1) or not follows_call(memory, pc):
         raise Broken(why)
-    return _Step({BP: saved, SP: bp + 2 * WORD, PC: pc}, guessed=not _calls(memory, pc, step.registers[PC]))
+    return _Step(following, guessed=not _calls(memory, abi, pc, step.registers[abi.pc]))
 
 
-def _calls(memory: Memory, address: int, pc: int) -> bool:
+def _calls(memory: Memory, abi: Abi, address: int, pc: int) -> bool:
     """Whether a direct call before *address* is of the function that *pc* is in, behind its setting of rbp."""
-    start = call_target(memory, address)
+    start = _call_target(memory, abi, address)
     if start is None or not start < pc < start + MAX_FUNCTION:
         return False
-    data, _ = memory.read_upto(start, len(ENDBR) + len(PROLOGUE))
-    skip = len(ENDBR) if data.startswith(ENDBR) else 0
-    return data[skip:].startswith(PROLOGUE) and pc >= start + skip + len(PROLOGUE)
+    data, _ = memory.read_upto(start, len(abi.endbr) + len(abi.prologue))
+    skip = len(abi.endbr) if data.startswith(abi.endbr) else 0
+    return data[skip:].startswith(abi.prologue) and pc >= start + skip + len(abi.prologue)
+
+
+def _call_target(memory: Memory, abi: Abi, address: int) -> int | None:
+    found = call_target(memory, address)
+    return None if found is None else found % abi.top
+
+
+def _words(memory: Memory, abi: Abi, start: int, size: int) -> Iterator[int]:
+    """Yield the words of *size* bytes from *start* on, up to what cannot be read."""
+    data, _ = memory.read_upto(start, size)
+    return (word for (word,) in struct.iter_unpack(f"<{abi.code}", data[: len(data) // abi.word * abi.word]))
 
 
 def _broken(memory: Memory, code: UserCode, trace: Trace, limit: int) -> Trace:
@@ -254,17 +276,18 @@ def _broken(memory: Memory, code: UserCode, trace: Trace, limit: int) -> Trace:
     sp = trace.frames[-1].sp
     found = list(islice(_return_addresses(memory, code, sp, code.stack_end(sp)), MAX_GUESSES))
     for place, pc in found[:MAX_TRIES]:
-        rest = _follow(memory, code, _Step({PC: pc, SP: place + WORD}, guessed=True), limit, False)
+        step = _Step({code.abi.pc: pc, code.abi.sp: place + code.abi.word}, guessed=True)
+        rest = _follow(memory, code, step, limit, False)
         if not rest.end and len(rest.frames) > 1:
             return Trace((*trace.frames, *rest.frames), trace.end)
-    guesses = (Frame(pc, place + WORD, None, CALL, False) for place, pc in found)
+    guesses = (Frame(pc, place + code.abi.word, None, CALL, False) for place, pc in found)
     return Trace((*trace.frames, *guesses), trace.end)
 
 
 def _return_addresses(memory: Memory, code: UserCode, start: int, end: int) -> Iterator[tuple[int, int]]:
     """Yield (where, value) of the words from *start* on that are addresses behind a call."""
-    start = -(-start // WORD) * WORD
-    data, _ = memory.read_upto(start, max(min(end - start, MAX_SCAN), 0) // WORD * WORD)
-    for number, (word,) in enumerate(struct.iter_unpack("<Q", data[: len(data) // WORD * WORD])):
+    size = code.abi.word
+    start = -(-start // size) * size
+    for number, word in enumerate(_words(memory, code.abi, start, max(min(end - start, MAX_SCAN), 0) // size * size)):
         if word > PAGE and code.is_text(word - 1) and follows_call(memory, word):
-            yield start + number * WORD, word
+            yield start + number * size, word

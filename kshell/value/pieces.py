@@ -45,7 +45,8 @@ def pieces(
         for depth in range(1, len(group.hops) + 1):
             if group.hops[:depth] not in ends:
                 pointers, before = ends[group.hops[: depth - 1]]
-                rows = before.read_many([(pointer + group.hops[depth - 1]) & WRAP for pointer in pointers], 8)
+                rows = before.read_many([(pointer + group.hops[depth - 1]) & WRAP for pointer in pointers],
+                                        target.arch.pointer_size)
                 found = [int.from_bytes(row or b"", order) for row in rows]
                 ends[group.hops[:depth]] = found, through(before, target.kernel)
         starts, memory = ends[group.hops]

@@ -28,6 +28,8 @@ class ValueArch(Protocol):
 
     @property
     def byteorder(self) -> Any: ...
+    @property
+    def pointer_size(self) -> int: ...
 
 
 class ValueTarget(Protocol):
@@ -97,7 +99,7 @@ class Value:
         if self.bit_size is not None or isinstance(self.space, Immediate):
             raise ValueTypeError("a bit-field or a plain number has no address")
         behind = through(self.space, self.target.kernel)
-        return Value.immediate(self.target, PointerType(self.type), self.address, behind)
+        return Value.immediate(self.target, PointerType(self.type, self.target.arch.pointer_size), self.address, behind)
 
     def snapshot(self) -> Value:
         """Return the same value with its bytes read now, once; parts that cannot be read fault when they are used."""
@@ -111,12 +113,13 @@ class Value:
     def locate(self, found: Route) -> tuple[Memory, int]:
         """Return the memory and address that *found* leads to; reads the pointers on the way."""
         space, address = self.space, self.address
-        kernel = self.target.kernel
+        kernel, arch = self.target.kernel, self.target.arch
+        plain = arch.byteorder == "little" and arch.pointer_size == 8
         for hop in found.hops:
-            if self.target.arch.byteorder == "little":
+            if plain:
                 address = space.u64((address + hop) & WRAP)
             else:
-                address = int.from_bytes(space.read((address + hop) & WRAP, 8), "big")
+                address = int.from_bytes(space.read((address + hop) & WRAP, arch.pointer_size), arch.byteorder)
             space = through(space, kernel)
         return space, (address + found.offset) & WRAP
 

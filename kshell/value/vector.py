@@ -142,7 +142,8 @@ class Vector:
         """Return where *hops* lead, 0 where one cannot be read, and the space that is in; *ends* holds those known."""
         if hops not in ends:
             pointers, space = self._ends(ends, hops[:-1])
-            rows = space.read_many([(pointer + hops[-1]) & WRAP for pointer in pointers], 8)
+            rows = space.read_many([(pointer + hops[-1]) & WRAP for pointer in pointers],
+                                   self.target.arch.pointer_size)
             order = self.target.arch.byteorder
             found = [int.from_bytes(row or b"", order) for row in rows]
             ends[hops] = found, through(space, self.target.kernel)
@@ -150,10 +151,10 @@ class Vector:
 
     def _row(self, address: int, found: Route, order: str) -> Any:
         """Return one cell, read on its own, or why it cannot be read."""
-        space = self.space
+        space, size = self.space, self.target.arch.pointer_size
         try:
             for hop in found.hops:
-                address = int.from_bytes(space.read((address + hop) & WRAP, 8), order)  # type: ignore[arg-type]
+                address = int.from_bytes(space.read((address + hop) & WRAP, size), order)  # type: ignore[arg-type]
                 space = through(space, self.target.kernel)
             data = space.read((address + found.offset) & WRAP, found.size)
         except Fault as fault:
@@ -193,8 +194,9 @@ class Vector:
         return [result[n] for n in range(len(routes))]
 
     def _follow(self, addresses: Words, good: Bools, space: Memory, hop: int) -> tuple[Words, Bools, Memory]:
-        data, ok = _gather_some(space, addresses, good, hop, 8)
-        dtype = "<u8" if self.target.arch.byteorder == "little" else ">u8"
+        size = self.target.arch.pointer_size
+        data, ok = _gather_some(space, addresses, good, hop, size)
+        dtype = f"{'<' if self.target.arch.byteorder == 'little' else '>'}u{size}"
         pointers = data.reshape(-1).view(dtype).astype("u8", copy=False)
         return pointers, ok, through(space, self.target.kernel)
 
@@ -224,7 +226,8 @@ class Vector:
             return self._other(found.type, np.where(start == 0, np.uint64(0), start + np.uint64(offset)), self.space)
         # The address of the place is what its pointer says, plus the offset: read the last pointer, add.
         *before, last = found.hops
-        pointer = found._replace(hops=tuple(before), offset=last, shape=_POINTER, size=8, width=None, bit=0)
+        size = self.target.arch.pointer_size
+        pointer = found._replace(hops=tuple(before), offset=last, shape=_POINTERS[size], size=size, width=None, bit=0)
         space = through(self.space, self.target.kernel)
         return self._other(found.type, self._pointers(pointer, found.offset), space)
 
@@ -273,7 +276,7 @@ def groups(routes: list[Route], gap: int) -> list[Group]:
     return groups
 
 
-_POINTER: Shape = shape_of(PointerType(VoidType()))
+_POINTERS: dict[int, Shape] = {size: shape_of(PointerType(VoidType(), size)) for size in (4, 8)}
 
 
 def _check(path: str, found: Route) -> None:

@@ -107,18 +107,18 @@ for thread in gdb.selected_inferior().threads():
     frame = gdb.newest_frame()
     while frame is not None:
         if frame.type() not in (gdb.INLINE_FRAME, gdb.TAILCALL_FRAME):
-            print("FRAME %d %x %x" % (thread.ptid[1], frame.pc(), int(frame.read_register("rsp"))))
+            print("FRAME %d %x %x" % (thread.ptid[1], frame.pc(), int(frame.read_register("REGISTER"))))
         frame = frame.older()
 """
 
 
-def gdb_frames(folder: Path, *words: str) -> dict[int, list[tuple[int, int]]]:
+def gdb_frames(folder: Path, *words: str, register: str = "rsp") -> dict[int, list[tuple[int, int]]]:
     """Return (pc, sp) of each frame that gdb tells of, by thread."""
     gdb = shutil.which("gdb")
     if gdb is None:
         pytest.skip("no gdb on this machine: apt-get install gdb")
     script = folder / "frames.py"
-    script.write_text(GDB)
+    script.write_text(GDB.replace("REGISTER", register))
     done = subprocess.run([gdb, "-q", "-batch", "-nx", "-iex", "set debuginfod enabled off",
                            "-ex", "set backtrace past-main on", "-x", str(script), *words],
                           capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)

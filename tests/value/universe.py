@@ -121,7 +121,7 @@ class Bytes(Memory):
 
 class Arch:
     def __init__(self, byteorder: str = "little") -> None:
-        self.byteorder = byteorder
+        self.byteorder, self.pointer_size = byteorder, 8
 
 
 class FakeTarget:
