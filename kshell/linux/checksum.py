@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -12,6 +13,7 @@ from kshell.memory.model import Memory
 
 CHUNK = 2 << 20
 PAGE = 4096
+FAR = 1 << 30  # so much is not tried page by page where nothing is
 
 
 class Checksum(NamedTuple):
@@ -35,6 +37,7 @@ def checksum(
     found, missed = hashlib.sha256(), Counter[Reason]()
     buffer = memoryview(bytearray(CHUNK))
     total, done, behind = 0, 0, -1
+    starts: list[int] = []  # of what there is, when much is not
     for start, end in runs:
         at = start
         while at < end:
@@ -50,6 +53,10 @@ def checksum(
             total, done = total + size, done + size
             if fault is not None:
                 following = min((at | (PAGE - 1)) + 1, end)
+                if end - at > FAR and fault.reason in (Reason.NOT_MAPPED, Reason.OUTSIDE):
+                    starts = starts or sorted(run.start for run in memory.ranges())
+                    place = bisect_right(starts, at)
+                    following = max(following, min(starts[place], end) if place < len(starts) else end)
                 missed[fault.reason] += following - at
                 done += following - at
                 at = following

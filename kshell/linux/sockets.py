@@ -8,7 +8,6 @@ accepted, requested ones and those in TIME_WAIT have no socket: they are in the 
 from __future__ import annotations
 
 import socket
-import struct
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -141,6 +140,8 @@ class Sockets:
 
     def _internet(self, head: Value, kind: str, inode: int) -> Endpoint:
         state, family = head.integer("skc_state"), head.integer("skc_family")
+        if family not in (INET, INET6):
+            raise FormatError(f"the sock at 0x{head.address:x} is damaged: a connection of family {family}")
         six = family == INET6
         names = ("skc_v6_rcv_saddr", "skc_v6_daddr") if six else ("skc_rcv_saddr", "skc_daddr")
         local, remote = (socket.inet_ntop(family, head[name].bytes()) for name in names)
@@ -150,7 +151,9 @@ class Sockets:
         return Endpoint(head.address, kind + "6" * six, word, ends[0], ends[1], inode)
 
     def _connections(self) -> Iterator[int]:
-        """Yield the ``sock_common`` of each TCP connection of all namespaces."""
+        """Yield the ``sock_common`` of each TCP connection of all namespaces. Imports numpy."""
+        import numpy as np
+
         target = self.target
         offset = member_offset(target.type("struct sock_common"), "skc_nulls_node")
         tables = [target.address_of("tcp_hashinfo")]
@@ -164,7 +167,8 @@ class Sockets:
             count = info.integer("ehash_mask") + 1
             if count > MAX_BUCKETS:
                 raise FormatError(f"the inet_hashinfo at 0x{table:x} is damaged: {count} buckets")
-            for node in struct.unpack(f"<{count}Q", target.kernel.read(info.integer("ehash"), count * 8)):
+            heads = np.frombuffer(target.kernel.read(info.integer("ehash"), count * 8), "<u8")
+            for node in heads[(heads != 0) & (heads & 1 == 0)].tolist():  # an odd one ends a chain
                 yield from (one - offset for one in self._chain(node))
 
     def _chain(self, node: int) -> Iterator[int]:

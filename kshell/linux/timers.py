@@ -56,7 +56,10 @@ def ticks_per_second(target: Target) -> int:
     mult, shift = source.integer("mult"), source.integer("shift")
     if not 0 < mult < 1 << 32 or shift > 31:
         raise FormatError(f"the clock source jiffies is damaged: mult {mult}, shift {shift}")
-    return round(clock.NS * (1 << shift) / mult)
+    found = round(clock.NS * (1 << shift) / mult)
+    if not 0 < found <= clock.NS:
+        raise FormatError(f"the clock source jiffies is damaged: {found} ticks a second")
+    return found
 
 
 def wheel_timers(target: Target) -> Iterator[Timer]:

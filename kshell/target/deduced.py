@@ -80,8 +80,10 @@ class DeducedSymbols:
     def at(self, address: int) -> Symbol | None:
         return next((one for one in self if one.address <= address < one.address + max(one.size, 1)), None)
 
-    def below(self, address: int) -> Symbol | None:
-        """Return the closest symbol not above *address*, whatever its size."""
+    def below(self, address: int, lowest: int = 0) -> Symbol | None:
+        """Return the closest symbol not above *address*, whatever its size; None for one that is below *lowest*."""
+        if address < lowest:
+            return None
         return max((one for one in self if one.address <= address), key=lambda one: one.address, default=None)
 
     def starting(self, prefix: str, limit: int) -> list[str]:

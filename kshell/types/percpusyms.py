@@ -49,9 +49,9 @@ class PercpuSymbols:
     def at(self, address: int) -> Symbol | None:
         return self._table.at(address) if address >= KERNEL else None
 
-    def below(self, address: int) -> Symbol | None:
-        """Return the closest symbol not above *address*, whatever its size."""
-        return self._table.below(address) if address >= KERNEL else None
+    def below(self, address: int, lowest: int = KERNEL) -> Symbol | None:
+        """Return the closest symbol not above *address*, whatever its size; None for one that is below *lowest*."""
+        return self._table.below(address, lowest) if address >= lowest else None
 
     def starting(self, prefix: str, limit: int) -> list[str]:
         return self._table.starting(prefix, limit)

@@ -35,8 +35,10 @@ class PrivateSymbols:
         covering.sort(key=lambda symbol: symbol.name)
         return max(covering, key=_preference, default=None)
 
-    def below(self, address: int) -> Symbol | None:
-        """Return the closest symbol not above *address*, whatever its size."""
+    def below(self, address: int, lowest: int = 0) -> Symbol | None:
+        """Return the closest symbol not above *address*, whatever its size; None for one that is below *lowest*."""
+        if address < lowest:
+            return None
         symbols = sorted(symbol for symbol in self._symbols.values() if symbol.address <= address)
         return max(symbols, key=_preference, default=None)
 

@@ -50,10 +50,10 @@ class SymbolList:
             self._rodata = rodata_of(self.find)
         return covering(self.below(address), address, self._rodata)
 
-    def below(self, address: int) -> Symbol | None:
-        """Return the closest symbol not above *address*, whatever its size."""
+    def below(self, address: int, lowest: int = 0) -> Symbol | None:
+        """Return the closest symbol not above *address*, whatever its size; None for one that is below *lowest*."""
         position = bisect_right(self._addresses, address) - 1
-        if position < 0:
+        if position < 0 or address < lowest:
             return None
         return self._symbol(bisect_left(self._addresses, self._addresses[position]))
 

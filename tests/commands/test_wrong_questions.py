@@ -49,6 +49,12 @@ def test_thousands_of_digits_are_no_number(target: Target, line: str) -> None:
     assert answer.startswith(f"kshell: {line.split()[0]}: ") and "bug in kshell" not in answer
 
 
+def test_a_name_that_the_user_gave_is_no_per_cpu_variable(target: Target) -> None:
+    """Every source of symbols is asked for the per-CPU variable at an offset."""
+    assert "bug in kshell" not in ask(target, "init_task::nmadd -s 10 mine; init_task::kgrep -v")
+    assert ask(target, "::nmdel mine") .startswith("deleted mine,")
+
+
 def test_a_pid_may_say_that_it_is_decimal(target: Target) -> None:
     assert ask(target, "::ps 0t1") == ask(target, "::ps 1") != ""
 

@@ -109,5 +109,9 @@ def test_connections_and_listeners_made_up(name: str) -> None:
             ("tcp", "LISTEN", "10.0.0.1:8080", "0.0.0.0:0", listener.inode),
             ("tcp", "ESTABLISHED", "10.0.0.1:8080", "192.168.1.2:40000", connection.inode)}
         assert "ESTABLISHED" in ask(target, "::netstat -P tcp") and ask(target, "::netstat -P tcp6") == ""
+        family = target.kernel.read(connection.sock + member_offset(common, "skc_family"), 2)
+        put(connection.sock, "skc_family", bytes(2))
+        assert "is damaged: a connection of family 0" in ask(target, "::netstat")
+        put(connection.sock, "skc_family", family)
         target.kernel.write(node, node.to_bytes(8, "little"))  # it leads to itself
         assert "does not end" in ask(target, "::netstat")

@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from kshell.errors import FormatError, KshellError
 from kshell.linux import clock, stacks, tasks, timers
 from kshell.target.open import open_target
 from kshell.target.target import Target
@@ -87,3 +88,16 @@ def test_the_wheel_of_each_cpu(image: GuestImage) -> None:
             node = target.value("struct timer_list", timer.address)
             assert node.integer("flags") & 0x3FFFF == timer.cpu
             assert target.value("unsigned long", node.integer("entry.pprev")).integer() == timer.address
+
+
+@pytest.mark.parametrize(("mult", "shift"), [(0, 8), (0xFFFF_FFFF, 0), (1, 31), (1, 32)])
+def test_a_damaged_clock_source_tells_no_ticks(mult: int, shift: int, guest_61: GuestImage) -> None:
+    with open_target(str(guest_61.elf), mode="c") as target:
+        source = target.value("struct clocksource", target.address_of("clocksource_jiffies"))
+        for member, number in (("mult", mult), ("shift", shift)):
+            place = source[member].address
+            assert place is not None
+            target.kernel.write(place, number.to_bytes(4, "little"))
+        with pytest.raises(FormatError, match="the clock source jiffies is damaged"):
+            timers.ticks_per_second(target)
+        assert all(isinstance(one.left, KshellError) for one in timers.wheel_timers(target))
