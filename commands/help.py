@@ -12,6 +12,7 @@ from kshell.api import (
     FileName,
     Flag,
     ModuleName,
+    Note,
     NotFoundError,
     Output,
     Row,
@@ -223,13 +224,20 @@ def load(session: Session, name: FileName) -> Iterator[Output]:
 
     A plugin is a Python file with dcmds and walkers (docs/plugins.md). It runs with all rights of kshell. A name is
     looked for in the folders of ::set -L, the user's folder of plugins without one, and among installed packages.
+    A dcmd whose name another module has already is called with its module in front: ::mine`ps.
 
     Examples:
       ::load mine
       ::load /usr/local/share/kshell/mine.py
     """
+    before = set(session.registry.modules)
     count = load_module(session.registry, name, session.options.module_path)
     yield Text(f"{name}: {count} dcmds and walkers")
+    first: dict[str, str] = {}
+    for entry in session.registry.dcmds():
+        module = first.setdefault(entry.name, entry.module)
+        if entry.module not in before and module != entry.module:
+            yield Note(f"::{entry.name} is still that of {module}; this one is ::{entry.module}`{entry.name}")
 
 
 @dcmd("unload", group="Help")

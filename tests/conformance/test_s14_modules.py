@@ -167,6 +167,14 @@ def test_14_load_use_and_unload(tmp_path: Path) -> None:
     assert "unknown dcmd name" in made.run("::hello").err
 
 
+def test_14_a_name_that_is_taken_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "greeting.py"
+    path.write_text(GOOD + GOOD.replace("hello", "echo"))
+    said = machine().run(f"::load {path}; ::echo a; ::greeting`echo")
+    assert said.out.splitlines()[1:] == ["a", "echo"]
+    assert said.err == "::echo is still that of language; this one is ::greeting`echo\n"
+
+
 def test_14_builtin_modules_stay() -> None:
     assert "cannot unload built-in module pipes" in machine().run("::unload pipes").err
     assert 'no module "nosuch"' in machine().run("::unload nosuch").err
