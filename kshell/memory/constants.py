@@ -1,4 +1,4 @@
-"""The constant data of a kernel behind a slow transport or in a compressed dump: kept on disk, by build id and place.
+"""The constant data of a kernel behind a slow transport or in a compressed dump: kept on disk, by place.
 
 What is kept is looked at in a few places before it is believed: there it must be what the machine has. Its hash, by
 which indexes of it are known, is kept with it.
@@ -20,12 +20,13 @@ class Constants(Memory):
     """The kernel's memory, for what is constant in it: tables of symbols and types.
 
     :param below: the kernel's virtual memory
-    :param build_id: of the kernel, in hexadecimal; its image begins at *start*
+    :param kernel: by what it is known again, in hexadecimal: its build id, or the file it is in
+    :param start: from where places are counted
     """
 
-    def __init__(self, below: Memory, build_id: str, start: int) -> None:
+    def __init__(self, below: Memory, kernel: str, start: int) -> None:
         self.below, self.space = below, below.space
-        self._build_id, self._start = build_id, start
+        self._kernel, self._start = kernel, start
 
     def read_upto(self, address: int, size: int) -> tuple[bytes, Fault | None]:
         if size < LARGE:
@@ -50,7 +51,7 @@ class Constants(Memory):
         return data, self._keep(address, data)
 
     def _key(self, address: int, size: int) -> str:
-        return f"{self._build_id}-{address - self._start:x}-{size:x}"
+        return f"{self._kernel}-{address - self._start:x}-{size:x}"
 
     def _keep(self, address: int, data: bytes) -> str:
         digest = cache.key_of(data)

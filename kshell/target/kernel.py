@@ -46,14 +46,22 @@ def attach_kernel(target: Target, physical: Memory, info: Vmcoreinfo, space: Add
         raise OpenError(target.path, str(error), kind="symbols", hint=error.hint) from error
     target.kernel = space
     target.findings["kernel"] = f"{info.release}, VMCOREINFO, {space.format.levels}-level page tables"
-    start = info.symbol("_stext")
-    if isinstance(physical, Image) and physical.packed and info.build_id and start is not None:
-        from kshell.memory.constants import Constants
-
-        target.constants = Constants(space, info.build_id, start)
+    if isinstance(physical, Image) and physical.packed:
+        _keep_constants(target, physical, space)
     target.make_symbols = _make_symbols
     target.make_types = _make_types
     target.make_space = lambda pgd: _user_space(target, pgd)
+
+
+def _keep_constants(target: Target, image: Image, space: AddressSpace) -> None:
+    """Have large tables of this kernel decompressed once. They are kept for this file, not for all of its build id:
+    another one could hold a lie.
+    """
+    content = image.content_key()
+    if content is not None:
+        from kshell.memory.constants import Constants
+
+        target.constants = Constants(space, f"{content}-{space.root:x}", START_KERNEL_MAP)
 
 
 def _kernel_space(target: Target, physical: Memory, info: Vmcoreinfo) -> AddressSpace:
