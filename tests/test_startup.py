@@ -46,6 +46,7 @@ def test_a_question_to_a_compressed_dump_starts_no_processes(guest_61: GuestImag
     loaded = set(modules(str(guest_61.kdump_flat), "-e", "::ps"))
     assert "kshell.memory.kdump" in loaded
     assert not loaded & (HEAVY - {"deflate"} | {"kshell.memory.crew", "kshell.memory.threads", "dataclasses"})
+    assert not loaded & {"kshell.linux.whatis", "kshell.linux.mm", "kshell.unwind.model"}
 
 
 def test_only_needed_dcmds_are_imported() -> None:

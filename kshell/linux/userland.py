@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from kshell.errors import KshellError
 from kshell.linux.objects import LoadObject
-from kshell.linux.whatis import Answer
 
 if TYPE_CHECKING:
+    from kshell.linux.whatis import Answer
     from kshell.target.target import Target
     from kshell.target.user import Facts, Mapping
 
@@ -77,6 +77,8 @@ def whatis_user(target: Target, address: int) -> Iterator[Answer]:
 
     :raises KshellError: the mappings cannot be read
     """
+    from kshell.linux.whatis import Answer  # and with it all that is known of a kernel's addresses
+
     found = target.symbolize(address)
     if found is not None:
         symbol, offset = found
