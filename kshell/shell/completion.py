@@ -6,15 +6,16 @@ Limits are measured ones: symbols only from three characters on or when Tab asks
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
 
 from kshell.arguments import Parameter
+from kshell.bugs import keep_trace
 from kshell.errors import KshellError, NotFoundError
 from kshell.escape import escape
 from kshell.lang.complete import CompletionContext, Want, context_at
@@ -42,6 +43,8 @@ class KshellCompleter(Completer):
                 yield Completion(text, start_position=back, display_meta=meta)
         except KshellError:
             return  # a damaged table of names: no offers; the command itself will say why
+        except Exception as error:  # or the prompt would show a traceback over the line that is being typed
+            keep_trace(error, "kshell")
 
     def offers(self, context: CompletionContext, *, asked: bool = True) -> Iterator[tuple[str, str]]:
         """Yield (text, remark) for what fits.
@@ -252,9 +255,17 @@ def _has_letters(name: str, letters: str) -> bool:
 def _files(word: str) -> Iterator[tuple[str, str]]:
     head, slash, last = word.rpartition("/")
     try:
-        paths = sorted(Path(head + slash or ".").expanduser().iterdir())
+        with os.scandir(os.path.expanduser(head + slash or ".")) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
     except OSError:
         return
-    for path in paths[:5000]:
-        if path.name.startswith(last) and (last or not path.name.startswith(".")):
-            yield head + slash + path.name + ("/" if path.is_dir() else ""), ""
+    for entry in entries[:5000]:
+        if entry.name.startswith(last) and (last or not entry.name.startswith(".")):
+            yield head + slash + entry.name + ("/" if _is_folder(entry) else ""), ""
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link into a folder that may not be looked into
+        return False

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from prompt_toolkit.completion import CompleteEvent
+from prompt_toolkit.document import Document
 
 from kshell.builtin import make_registry
 from kshell.lang.complete import context_at
@@ -48,3 +51,27 @@ def test_what_is_not_known_offers_no_member(completer: KshellCompleter, line: st
         assert type(error).__module__ == "kshell.errors", error  # which the prompt takes as no offer
         return
     assert "comm" not in names
+
+
+def test_files(completer: KshellCompleter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "one.txt").touch()
+    (tmp_path / "only").mkdir()
+    (tmp_path / "odd").symlink_to("odd")  # leads to itself
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for start in (f"{tmp_path}/", "~/"):
+        found = [text for text, _ in completer.offers(context_at(f"::load {start}o"))]
+        assert found == [f"{start}{name}" for name in ("odd", "one.txt", "only/")]
+    assert list(completer.offers(context_at("::load ~nosuchuser/a"))) == []
+    assert list(completer.offers(context_at(f"::load {tmp_path}/nosuch/a"))) == []
+
+
+def test_a_bug_costs_the_offers_and_not_the_line(
+    completer: KshellCompleter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(*_: object, **__: object) -> Iterator[tuple[str, str]]:
+        raise ZeroDivisionError("in a table of names")
+
+    monkeypatch.setattr(completer, "offers", broken)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    assert list(completer.get_completions(Document("::p"), CompleteEvent())) == []
+    assert "in a table of names" in (tmp_path / "kshell/last-error.txt").read_text()
