@@ -166,6 +166,7 @@ class TextRenderer:
     ) -> None:
         self._radix, self._terminal, self._width = radix, terminal, width
         self._table: Table | None = None
+        self._listing = False  # names and what they are, one a line
         self._layout = _Layout(Table(()), False, False)
         # https://no-color.org
         self._coloured = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
@@ -176,6 +177,8 @@ class TextRenderer:
         """Return the text of *item* in pieces, with the newlines that belong to it."""
         if isinstance(item, Row):
             line = self._layout.line(item.cells)
+            if self._listing:
+                line = self._folded(line)
             if item.style and self._coloured:
                 line = f"{_STYLES[item.style]}{line[:-1]}{_PLAIN}\n"
             if not self._header:
@@ -188,6 +191,7 @@ class TextRenderer:
             if item != self._table:
                 self._table = item
                 self._layout = _Layout(item, self._terminal, self._terminal)
+                self._listing = self._terminal and not item.header and item.columns[-1].kind == "text"
                 self._header = self._layout.header
             return ()
         if isinstance(item, Text):
@@ -213,6 +217,11 @@ class TextRenderer:
         if isinstance(item, Flush):
             return ()
         raise TypeError(f"a dcmd may not yield {type(item).__name__}")
+
+    def _folded(self, line: str) -> str:
+        from kshell.wrap import fold
+
+        return fold(line, self._width())
 
     def _reflowed(self, text: str) -> str:
         from kshell.wrap import reflow

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from kshell.console import Console
 from kshell.errors import KshellError
-from kshell.output import Text
+from kshell.output import Column, Output, Row, Table, Text
+from kshell.render import TextRenderer
 from kshell.session import Session
 from kshell.wrap import Wrapper, fold, reflow
 
@@ -71,6 +72,16 @@ def test_prose_is_laid_out_anew_for_a_narrow_terminal() -> None:
 def test_a_word_longer_than_the_page_stays_whole() -> None:
     assert fold("kshell: /a/very/long/path/of/a/dump: no such file", 20) == (
         "kshell:\n/a/very/long/path/of/a/dump:\nno such file")
+
+
+def test_a_list_of_names_is_folded_under_what_they_are() -> None:
+    rows: list[Output] = [
+        Table((Column("NAME", 8), Column("SUMMARY")), joint=" - ", header=False),
+        Row(None, ("ps", "List processes, or one, or some")), Row(None, ("args", "Show arguments"))]
+    shown = [TextRenderer(terminal=terminal, width=lambda: 30) for terminal in (True, False)]
+    assert ["".join(piece for row in rows for piece in renderer.render(row)) for renderer in shown] == [
+        "ps       - List processes, or\n         one, or some\nargs     - Show arguments\n",
+        "ps       - List processes, or one, or some\nargs     - Show arguments\n"]
 
 
 def test_errors_are_folded_on_a_terminal_only() -> None:
