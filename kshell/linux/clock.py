@@ -65,6 +65,6 @@ def _timekeeper(target: Target) -> Value:
     if shadow is not None:
         return target.value(kind, shadow.address)
     core = target.symbols.get("tk_core")
-    if core is None or core.size < (kind.size or 0):
+    if core is None or 0 < core.size < (kind.size or 0):
         raise KshellError("the kernel's symbols do not tell where its timekeeper is (tk_core, shadow_timekeeper)")
     return target.value(kind, core.address + 8)

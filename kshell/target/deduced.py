@@ -21,14 +21,31 @@ KERNEL = 1 << 63
 FINDING = "deduced"  # the word of Target.findings
 
 
-#: the names in :data:`kshell.target.operands.LISTS`: that, and what the first task needs, are imported when asked for
+#: the names in :data:`kshell.target.operands.LISTS` and :data:`kshell.target.scalars.VARIABLES`: these, and what the
+#: first task needs, are imported when asked for
 LISTED = ("modules", "btf_modules", "slab_caches", "workqueues", "super_blocks", "vmap_area_list")
+VARIABLES = ("tainted_mask", "max_pfn", "worker_pool_idr", "sock_inode_cachep", "swap_info", "nr_swapfiles")
 
 
 def _first_task(target: Target) -> tuple[int, str]:
     from kshell.target.swapper import find_init_task
 
     return find_init_task(target)
+
+
+def _timekeeper(target: Target) -> tuple[int, str]:
+    from kshell.target.scalars import find_timekeeper
+
+    return find_timekeeper(target)
+
+
+def _variable_road(name: str) -> Road:
+    def road(target: Target) -> tuple[int, str]:
+        from kshell.target.scalars import find_variable
+
+        return find_variable(target, name)
+
+    return road
 
 
 def _list_road(name: str) -> Road:
@@ -47,7 +64,9 @@ class DeducedSymbols:
         self._target = target
         self._found: dict[str, Symbol] = {}
         self._told: dict[str, str] = {}
-        self._roads: dict[str, Road] = {"init_task": _first_task, **{name: _list_road(name) for name in LISTED}}
+        self._roads: dict[str, Road] = {
+            "init_task": _first_task, "tk_core": _timekeeper, **{name: _list_road(name) for name in LISTED},
+            **{name: _variable_road(name) for name in VARIABLES}}
 
     def find(self, name: str) -> list[Symbol]:
         if name in self._roads and not self._known(name):

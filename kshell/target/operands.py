@@ -75,7 +75,7 @@ def find_list(target: Target, name: str) -> tuple[int, str]:
     if not isinstance(kind, StructType):
         raise FormatError(f"{listed.type} is no structure")
     link = kind.member(listed.link).offset
-    uses = _uses(target, listed.functions)
+    uses = used_by(target, listed.functions)
     right = {head: count for head in uses if (count := _members(target, head, kind, link, listed.looks_right))}
     words = ", ".join(listed.functions)
     if not uses:
@@ -88,16 +88,21 @@ def find_list(target: Target, name: str) -> tuple[int, str]:
     return head, f"by operands of {', '.join(sorted(uses[head]))}, {count} on the list"
 
 
-def _uses(target: Target, functions: tuple[str, ...]) -> dict[int, set[str]]:
-    """Return the addresses in the kernel image that operands of *functions* of the kernel mean, and who uses each."""
+def used_by(target: Target, functions: tuple[str, ...], align: int = 8) -> dict[int, set[str]]:
+    """Return the addresses in the kernel image that operands of *functions* of the kernel mean, and who uses each.
+
+    Those of code are none, nor those that are no multiples of *align*.
+    """
     decoder = Disassembler(target.arch.name, lambda address: None, lambda offset: None)
+    text, end = (target.symbols.own(name) for name in ("_stext", "_etext"))
+    code = range(0) if text is None or end is None else range(text.address, end.address)
     found: dict[int, set[str]] = {}
     for source in target.symbols.sources:  # none of modules, which may be what is looked for
         for word in functions:
             for function in source.find(word):
                 size = min(function.size, MAX_FUNCTION)
                 for address in decoder.addresses(target.kernel, function.address, size):
-                    if START <= address < END and address % 8 == 0:
+                    if START <= address < END and not address % align and address not in code:
                         found.setdefault(address, set()).add(word)
     return found
 

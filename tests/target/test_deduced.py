@@ -5,9 +5,12 @@ from __future__ import annotations
 import pytest
 
 from kshell.errors import SymbolNotFoundError
+from kshell.linux.clock import read_clock
 from kshell.linux.modules import iter_modules
+from kshell.linux.swap import iter_swap
+from kshell.linux.taints import kernel_taints, named
 from kshell.linux.tasks import iter_processes
-from kshell.target import deduced, operands, swapper
+from kshell.target import deduced, operands, scalars, swapper
 from kshell.target.image import image_bytes
 from kshell.target.open import open_target
 from kshell.target.space import AddressSpace
@@ -126,6 +129,66 @@ def test_a_list_that_is_not_right_is_none(monkeypatch: pytest.MonkeyPatch) -> No
     with open_target(str(guest.elf)) as target:
         assert target.symbols.get("modules") is None
         assert "several operands of m_next, slab_next lead to a list of struct module: 0x" in target.findings["deduced"]
+
+
+@pytest.mark.guest
+@pytest.mark.parametrize("name", [*GUESTS, "la57"])
+def test_variables_by_the_operands_of_functions(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    cut_down(monkeypatch)
+    guest = have(named_spec(name))
+    places = places_of(guest)
+    names = ("tk_core", *deduced.VARIABLES)
+    with open_target(str(guest.elf)) as target:
+        found = {word: symbol.address for word in names if (symbol := target.symbols.get(word)) is not None}
+        assert found == {word: places[word] for word in names}
+        assert "max_pfn: by the operand that dma_direct_get_required_mask, dma_direct_supp" in target.findings["deduced"]
+        clock = read_clock(target)
+        assert list(kernel_taints(target)) == list(named(int(guest.oracle.text("/proc/sys/kernel/tainted"))))
+        assert len(list(iter_swap(target))) == 1
+    monkeypatch.undo()
+    with open_target(str(guest.elf)) as target:
+        whole = read_clock(target)
+    assert abs(clock.uptime - whole.uptime) < 10**8 and abs(clock.wall - whole.wall) < 10**8  # that one is of its copy
+
+
+#: a variable, a member of what it leads to, and the bytes that spoil it
+SPOILT = [
+    ("tainted_mask", "", b"\xff" * 8), ("max_pfn", "", b"\x01\x01"), ("sock_inode_cachep", "", bytes(8)),
+    ("worker_pool_idr", "idr_base", b"\x01"), ("swap_info", "", bytes(8)), ("nr_swapfiles", "", b"\x02"),
+]
+
+
+@pytest.mark.guest
+@pytest.mark.parametrize("name, member, data", SPOILT)
+def test_a_variable_that_is_not_right_is_none(
+    name: str, member: str, data: bytes, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cut_down(monkeypatch)
+    guest = have(named_spec("6.1"))
+    with open_target(str(guest.elf), mode="c") as target:
+        inner = target.type("struct idr").strip().member(member).offset if member else 0  # type: ignore[attr-defined]
+        target.kernel.write(places_of(guest)[name] + inner, data)
+        assert target.symbols.get(name) is None
+        assert f"{name}: not found: no operand that " in target.findings["deduced"]
+
+
+@pytest.mark.guest
+def test_operands_that_look_alike_or_do_not_agree_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    cut_down(monkeypatch)
+    guest = have(named_spec("6.1"))
+    several = scalars.VARIABLES["nr_swapfiles"]._replace(looks_right=lambda *_: True)
+    monkeypatch.setitem(scalars.VARIABLES, "tainted_mask", several)
+    monkeypatch.setitem(scalars.VARIABLES, "max_pfn", scalars.VARIABLES["max_pfn"]._replace(functions=(("schedule",),)))
+    read = scalars.used_by
+    monkeypatch.setattr(scalars, "used_by", lambda target, names, *rest: (
+        {at + 64: by for at, by in read(target, names).items()} if "ktime_get_seconds" in names
+        else read(target, names, *rest)))
+    with open_target(str(guest.elf)) as target:
+        assert [target.symbols.get(name) for name in ("tainted_mask", "max_pfn", "tk_core")] == [None, None, None]
+        told = target.findings["deduced"]
+        assert "tainted_mask: not found: several operands of si_swapinfo, __do_sys_swapoff look like it: 0x" in told
+        assert "max_pfn: not found: of the functions that use it (schedule) two are needed, and 1 can be read" in told
+        assert "do not agree about where it is" in told
 
 
 @pytest.mark.guest
