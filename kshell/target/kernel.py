@@ -234,7 +234,7 @@ def read_btf(target: Target) -> Btf:
 
     :raises KshellError: it is not there or damaged
     """
-    start, stop = target.symbols.get("__start_BTF"), target.symbols.get("__stop_BTF")
+    start, stop = target.symbols.own("__start_BTF"), target.symbols.own("__stop_BTF")
     if start is None or stop is None:
         raise FormatError("the kernel has no BTF (built without CONFIG_DEBUG_INFO_BTF), or no symbols tell where it is")
     size = stop.address - start.address

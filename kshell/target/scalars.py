@@ -1,4 +1,4 @@
-"""Variables that are no lists, by the instructions that use them, for a kernel whose symbols do not tell where they are.
+"""Variables that are no lists, by the instructions that use them, for a kernel whose symbols do not name them.
 
 What the small functions that use a variable have in common among their operands is few; what lies there tells which
 one it is. Kernel source: kernel/panic.c, kernel/time/timekeeping.c, kernel/dma/direct.c, kernel/workqueue.c,

@@ -51,7 +51,7 @@ def add_vmlinux(target: Target, path: str) -> None:
 
 def image_build_id(target: Target) -> str | None:
     """Return the build id in the kernel's own notes, in hexadecimal; None when they cannot be found or read."""
-    start, stop = target.symbols.get("__start_notes"), target.symbols.get("__stop_notes")
+    start, stop = target.symbols.own("__start_notes"), target.symbols.own("__stop_notes")
     if start is None or stop is None:
         return None
     return _build_id_at(target, start.address, stop.address - start.address)

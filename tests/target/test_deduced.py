@@ -141,7 +141,7 @@ def test_variables_by_the_operands_of_functions(name: str, monkeypatch: pytest.M
     with open_target(str(guest.elf)) as target:
         found = {word: symbol.address for word in names if (symbol := target.symbols.get(word)) is not None}
         assert found == {word: places[word] for word in names}
-        assert "max_pfn: by the operand that dma_direct_get_required_mask, dma_direct_supp" in target.findings["deduced"]
+        assert "max_pfn: by the operand that dma_direct_get_required_mask, dma_direct" in target.findings["deduced"]
         clock = read_clock(target)
         assert list(kernel_taints(target)) == list(named(int(guest.oracle.text("/proc/sys/kernel/tainted"))))
         assert len(list(iter_swap(target))) == 1

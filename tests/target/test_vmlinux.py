@@ -36,6 +36,7 @@ from tests.programs import compiler
 from tests.target import tiny
 from tests.target.conftest import Guest
 from tests.target.stripped import strip
+from tests.target.thin import LABELS, cut_down
 
 BUILD_ID = bytes(range(20))
 
@@ -417,6 +418,24 @@ def test_where_kallsyms_is_is_kept(stripped_510: Path, tmp_path: Path, monkeypat
         cache.store("kallsyms-places", key, 1, wrong)
         with open_target(str(stripped_510)) as target:
             assert list(target.symbols.sources[0]) == made
+
+
+@pytest.mark.guest
+def test_it_brings_what_kallsyms_lacks(guest_61: GuestImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a kernel whose kallsyms has functions only: types and modules are looked for when the file is there."""
+    cut_down(monkeypatch, LABELS)
+    with open_target(str(guest_61.elf)) as target:
+        assert target.vmcoreinfo is not None
+        offset = target.vmcoreinfo.kernel_offset
+    lines = guest_61.oracle.kallsyms()
+    symbols = {line.name: line.address - (offset if line.address >> 63 else 0) for line in lines
+               if line.module is None and (line.kind not in "tTwW" or line.name == "_stext")}
+    own = next(line for line in lines if line.module == "zram" and line.kind == "t")
+    with open_target(str(guest_61.elf), put(tmp_path, vmlinux(symbols))) as target:
+        assert target.type("struct task_struct").size
+        assert target.symbol(own.name, "zram").address == own.address
+        assert target.findings["modules"] == f"symbols of {len(guest_61.oracle.modules())} modules"
+        assert "deduced" not in target.findings
 
 
 @pytest.mark.guest

@@ -9,7 +9,7 @@ from kshell.types import kallsyms
 from kshell.types.kallsyms import Kallsyms
 from kshell.types.linkedsyms import LinkedSymbols
 
-#: labels that kallsyms has without CONFIG_KALLSYMS_ALL (seen on a 6.18 kernel built so)
+#: labels that kallsyms has without CONFIG_KALLSYMS_ALL (seen on a 6.18 kernel built so; a 6.1 kernel has none of them)
 LABELS = ("__start_", "__stop_")
 #: those of the export tables
 EXPORTS = ("__start___ksymtab", "__stop___ksymtab")
