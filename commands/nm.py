@@ -58,7 +58,7 @@ def _bind(_session: Session, _index: int, symbol: Symbol) -> str:
 
 
 def _name(_session: Session, _index: int, symbol: Symbol) -> str:
-    return f"{symbol.module}`{symbol.name}" if symbol.module else symbol.name
+    return symbol.shown
 
 
 def _object(session: Session, _index: int, symbol: Symbol) -> str:
@@ -79,6 +79,7 @@ FIELDS = {
     "oth": Field(Column("Other", 5, HEX, "<", prefix=True), lambda _session, _index, _symbol: 0),
     "shndx": Field(Column("Shndx", 8), lambda _session, _index, symbol: SECTIONS.get(symbol.type.upper(), "?")),
     "name": Field(Column("Name"), _name),
+    "mangled": Field(Column("Mangled"), lambda _session, _index, symbol: symbol.name),
     "ctype": Field(Column("C Type", 40), _ctype),
     "obj": Field(Column("Object", 15), _object),
 }
@@ -105,9 +106,10 @@ def nm(
 ) -> Iterator[Output]:
     """List symbols, or with an address the one that covers it.
 
-    The columns of -f are ndx val sz type bind oth shndx name ctype obj. Types are noty objt func sect file comm tls
-    regi, as far as the letters of kallsyms tell; a size of 0 is not known, Shndx is the kind of the section. The value
-    of a per-CPU symbol is its offset in the per-CPU area. Into a pipe it passes addresses.
+    The columns of -f are ndx val sz type bind oth shndx name mangled ctype obj. Types are noty objt func sect file comm
+    tls regi, as far as the letters of kallsyms tell; a size of 0 is not known, Shndx is the kind of the section. The
+    value of a per-CPU symbol is its offset in the per-CPU area. Names of C++ and Rust are as they were written; typed,
+    and in patterns, they are mangled. Into a pipe it passes addresses.
 
     Examples:
       ::nm -v ^tcp_v4

@@ -55,7 +55,7 @@ def place(session: Session, stack: Stack, frame: Frame) -> str:
     if found is None:
         return f"0x{frame.pc:x}"
     symbol, offset = found
-    name = escape(f"{symbol.module}`{symbol.name}" if symbol.module else symbol.name)
+    name = escape(symbol.shown)
     return f"{name}+0x{offset:x}" if offset else name
 
 
@@ -90,11 +90,13 @@ def data(session: Session, stack: Stack, number: int, lines: bool = False) -> di
 
 def show(
     session: Session, stack: Stack, pointers: bool = False, indent: str = "", source: bool = False, head: str = "",
+    call: str = "()",
 ) -> Iterator[Output]:
     """Yield a line for each frame, and why the trace ends if it ends early.
 
     :param source: with the places in the source, and the functions that were inlined
     :param head: a line before the first one
+    :param call: what stands behind a function, where its name does not tell its parameters
     """
     on = "user" if stack.frames and stack.frames[0].stack == "user" else "task"
     for number, frame in enumerate(stack.frames):
@@ -104,14 +106,15 @@ def show(
         if frame.kind != "user" and frame.stack and frame.stack != on:
             lines.append(f"{indent}</{on}>" if frame.stack == "task" else f"{indent}<{frame.stack}>")
             on = frame.stack
-        call = "" if frame.kind == "user" else "()"
+        where_it_is = place(session, stack, frame)
+        behind = "" if frame.kind == "user" or ")" in where_it_is else call
         pointer = f"{frame.sp:016x} " if pointers else ""
         where = ""
         for one in sources(session, frame) if source else ():
             where = f"  {escape(str(one))}" if one.line else ""
             if one.inlined:
                 lines.append(f"{indent}{' ' * len(pointer)}{escape(one.function)} (inlined){where}")
-        lines.append(f"{indent}{pointer}{'' if frame.reliable else '? '}{place(session, stack, frame)}{call}{where}")
+        lines.append(f"{indent}{pointer}{'' if frame.reliable else '? '}{where_it_is}{behind}{where}")
         yield Record(lines, lambda n=number: data(session, stack, n, source), frame.pc)  # type: ignore[misc]
     if stack.end:
         last = f"{stack.frames[-1].sp:016x} " if pointers and stack.frames else ""
@@ -455,9 +458,9 @@ def _group(
         if everyone:
             for first in range(1, len(names), 4):
                 yield " ".join(f"{name:<16}" for name in names[first : first + 4]).rstrip()
-        for output in show(session, found, indent=" " * 17, source=source):
+        for output in show(session, found, indent=" " * 17, source=source, call=""):
             assert isinstance(output, Record)
-            yield from (line.replace("()", "", 1) for line in output.lines)
+            yield from output.lines
         yield ""
 
     def as_data() -> dict[str, Any]:

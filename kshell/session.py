@@ -425,7 +425,7 @@ class Session(Writing):
         if found is None:
             return self.format_number(address)
         symbol, offset = found
-        name = f"{symbol.module}`{symbol.name}" if symbol.module else symbol.name
+        name = symbol.shown
         return f"{name}+{self.format_number(offset)}" if offset else name
 
     def set_symbol_distance(self, distance: int) -> None:

@@ -53,7 +53,7 @@ class SessionTarget:
         if found is None:
             return None
         symbol, offset = found
-        return (f"{symbol.module}`{symbol.name}" if symbol.module else symbol.name), offset
+        return symbol.shown, offset
 
     def disassemble(self, space: str, address: int) -> tuple[str, int]:
         if self._disassembler is None:

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 #: prefix of a module -> its storey; the longest prefix counts
 STOREYS = {
-    "kshell": 1, "kshell.errors": 1, "kshell.escape": 1, "kshell.builddate": 1,
+    "kshell": 1, "kshell.errors": 1, "kshell.escape": 1, "kshell.demangle": 1, "kshell.builddate": 1,
     "kshell.lang": 2, "kshell.memory": 2, "kshell.types": 2, "kshell.arch": 2, "kshell.cache": 2,
     "kshell.memory.": 3, "kshell.memory.model": 2, "kshell.types.": 3, "kshell.types.model": 2, "kshell.unwind": 3,
     "kshell.target": 4, "kshell.value": 4,

@@ -82,7 +82,7 @@ def whatis_user(target: Target, address: int) -> Iterator[Answer]:
     found = target.symbolize(address)
     if found is not None:
         symbol, offset = found
-        name = f"{symbol.module}`{symbol.name}" if symbol.module else symbol.name
+        name = symbol.shown
         where = f"+0x{offset:x}" if offset else ""
         yield Answer("symbol", symbol.address, offset, f"in {name}{where}" if offset else f"{name}")
     mapping = mapping_at(target, address)

@@ -33,7 +33,7 @@ def hexadecimal(number: int) -> str:
 
 def symbol_name(symbol: Symbol, offset: int = 0, radix: int = 16) -> str:
     """Return ``name``, ``name+0x1c``, with ``module`` and a backquote in front for symbols of modules."""
-    name = escape(symbol.name if symbol.module is None else f"{symbol.module}`{symbol.name}")
+    name = escape(symbol.shown)
     return f"{name}+{show_base(offset, radix)}" if offset else name
 
 

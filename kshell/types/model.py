@@ -28,6 +28,16 @@ class Symbol(NamedTuple):
     type: str
     module: str | None = None
 
+    @property
+    def shown(self) -> str:
+        """The name for people: that of C++ and Rust as it was written, with its module in front."""
+        name = self.name
+        if name.startswith("_"):
+            from kshell.demangle import demangled
+
+            name = demangled(name)
+        return f"{self.module}`{name}" if self.module else name
+
 
 class Kind(enum.Enum):
     """What a type is, as C has it."""
