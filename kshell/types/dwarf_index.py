@@ -108,7 +108,7 @@ class _Pass:
         self.units, self.progress = units, progress
         self.seen: dict[int, int] = {}           # key -> offset, of types and functions
         self.named: dict[tuple[int, bytes], int] = {}  # those whose names are not in .debug_str, or have a prefix
-        self.variables: list[tuple[int, int]] = []     # (offset of the name in .debug_str, offset of the entry)
+        self.variables = array("Q"), array("Q")        # offsets of the names in .debug_str, of the entries
         self.others: list[tuple[bytes, int]] = []
         self.plans: dict[tuple[Abbrev, int, int, int], _Plan] = {}
 
@@ -133,16 +133,22 @@ class _Pass:
             end = strings.find(b"\0", offset)
             return strings[offset:end] if end >= 0 else b""
 
-        rows: list[list[tuple[bytes, int]]] = [[] for _ in SPACES]
-        for key, offset in self.seen.items():
-            rows[key >> SHIFT].append((text(key & (1 << SHIFT) - 1), offset))
-        for (kind, name), offset in self.named.items():
-            rows[kind].append((name, offset))
-        rows[VARIABLE] = [(text(name), offset) for name, offset in self.variables] + self.others
         spaces: dict[str, Space] = {}
-        for space, found in zip(SPACES, rows, strict=True):
-            found.sort(key=lambda row: row[1])
-            spaces[space] = NamesTable.of([name for name, _ in found]), array("Q", [offset for _, offset in found])
+        for kind, space in enumerate(SPACES):  # one after the other: all names at once are a lot of memory
+            if kind == VARIABLE:
+                named, places = self.variables
+                names, more = [text(name) for name in named], self.others
+            else:
+                mine = [key for key in self.seen if key >> SHIFT == kind]
+                names = [text(key & (1 << SHIFT) - 1) for key in mine]
+                places = array("Q", map(self.seen.__getitem__, mine))
+                more = [(name, offset) for (of, name), offset in self.named.items() if of == kind]
+            if more:
+                names += [name for name, _ in more]
+                places.extend(offset for _, offset in more)
+                order = sorted(range(len(names)), key=places.__getitem__)
+                names, places = [names[number] for number in order], array("Q", [places[number] for number in order])
+            spaces[space] = NamesTable.of(names), places
         return Index(spaces)
 
     def _unit(self, unit: Unit) -> None:
@@ -155,6 +161,7 @@ class _Pass:
             return
         at, end, start = root.end - unit.start, len(data), unit.start
         seen, depth, prefixes, wide = self.seen, 0, [b""], unit.offset_size
+        variable_name, variable_place = self.variables[0].append, self.variables[1].append
         nested: list[int] = []  # depths at which namespaces opened
         while at < end:
             body = at + 1
@@ -182,7 +189,8 @@ class _Pass:
                 if name >= 0:
                     text = int.from_bytes(data[body + name : body + name + wide], "little")
                     if kind == VARIABLE and not nested:
-                        self.variables.append((text, start + at))
+                        variable_name(text)
+                        variable_place(start + at)
                     elif not nested:
                         key = (kind << SHIFT) + text
                         if key not in seen:

@@ -13,11 +13,15 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from kshell.errors import Fault, FormatError, KshellError, Reason
 from kshell.memory.model import Memory
 from kshell.types.kallsyms import LOW, MAX_NAMES, MAX_SYMBOLS, TOKENS, Encoding, Kallsyms, load_kallsyms
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 DIGITS = b"".join(b"%d\0" % digit for digit in range(10))
 FIRST_DIGIT = ord("0")
@@ -25,6 +29,7 @@ MAX_TABLE = 1 << 16  # of tokens; their index has 16 bits
 MAX_HITS = 64  # places with ten digits in a row that are looked at
 MARKED = 256  # names from one marker to the next
 MIN_STEP, MAX_STEP = 0x200, 0x20000  # bytes from one marker to the next
+BLOCK = 1 << 17  # numbers that are looked at together
 MIN_MARKERS = 4  # a kernel has more than a thousand symbols
 
 
@@ -138,18 +143,22 @@ def _names(data: bytes, table: int) -> Iterator[tuple[int, int]]:
 
     low = max(table - MAX_NAMES, 0) // 8 * 8 + table % 8
     for code, width in (("<u4", 4), ("<u8", 8)):
-        numbers = np.frombuffer(data, code, (table - low) // width, low).astype(np.int64)
+        numbers = np.frombuffer(data, code, (table - low) // width, low)
         if len(numbers) < 2:
             continue
-        step = np.diff(numbers)
-        rising = (step >= MIN_STEP) & (step <= MAX_STEP)
-        # a table of markers starts with 0 and goes on rising
-        starts = np.flatnonzero((numbers[:-1] == 0) & rising)
-        falls = np.append(np.flatnonzero(~rising), len(rising))
-        lasts = falls[np.searchsorted(falls, starts)]
-        lengths = lasts - starts + 1
+        rising = np.empty(len(numbers) - 1, bool)
+        starts: list[NDArray[np.intp]] = []
+        for at in range(0, len(rising), BLOCK):  # a block at a time: all at once take ten times the image's size
+            block = numbers[at : at + BLOCK + 1]
+            step = np.diff(block)  # a fall is a step of nearly 2 to the 32nd or 64th
+            rising[at : at + BLOCK] = here = (step >= MIN_STEP) & (step <= MAX_STEP)
+            starts.append(np.flatnonzero((block[:-1] == 0) & here) + at)
+        # a table of markers starts with 0 and goes on rising, up to the first place that does not
+        firsts = np.concatenate(starts)
+        falls = np.append(np.flatnonzero(rising[:-1] & ~rising[1:]) + 1, len(rising))
+        lengths = falls[np.searchsorted(falls, firsts, side="right")] - firsts + 1
         for which in np.argsort(-lengths, kind="stable")[:4].tolist():
-            first, length = int(starts[which]), int(lengths[which])
+            first, length = int(firsts[which]), int(lengths[which])
             if length >= MIN_MARKERS:
                 yield from _before(data, low + first * width, numbers[first : first + length].tolist())
 
