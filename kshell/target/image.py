@@ -71,10 +71,31 @@ def image_bytes(space: AddressSpace, image: Image) -> Iterator[Run]:
                 at = (at // 4096 + 1) * 4096
 
 
-def banner(runs: list[Run]) -> str | None:
-    """Return ``linux_banner``'s text, or None: the release is its third word."""
+def looks(space: AddressSpace, image: Image) -> Iterator[list[Run]]:
+    """Yield the bytes to look through for tables: the image's constants, and where that does not do all of them.
+
+    Constants are neither written nor executed. They are a quarter of the image, and its tables are there, unless it
+    died before it had made them read-only (mark_rodata_ro).
+    """
+    runs: list[tuple[int, int]] = []
+    for mapping in space.mappings(image.start, image.end):
+        if mapping.flags.startswith("r--") and mapping.start - mapping.paddr == image.delta:
+            if runs and runs[-1][1] == mapping.start:
+                runs[-1] = runs[-1][0], mapping.end
+            else:
+                runs.append((mapping.start, mapping.end))
+    for several in (runs, image.runs):
+        if several:
+            yield list(image_bytes(space, image._replace(runs=several)))
+
+
+def banner(runs: list[Run], *, at_start: bool = False) -> str | None:
+    """Return ``linux_banner``'s text, or None: the release is its third word.
+
+    :param at_start: it begins with the first byte of a run
+    """
     for run in runs:
-        found = BANNER.search(run.data)
+        found = BANNER.match(run.data) if at_start else BANNER.search(run.data)
         if found is not None:
             return found[0].rstrip(b"\n\0").decode("utf-8", "replace")
     return None

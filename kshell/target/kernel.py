@@ -16,13 +16,12 @@ from kshell.target.space import AddressSpace, Linear
 from kshell.target.target import Target
 from kshell.target.vmcoreinfo import Vmcoreinfo
 from kshell.types.btf import Btf
-from kshell.types.kallsyms import Kallsyms, load_kallsyms
+from kshell.types.kallsyms import load_kallsyms
 from kshell.types.names import SymbolIndex, TypeIndex
 
 START_KERNEL_MAP = 0xFFFF_FFFF_8000_0000
 MAX_BTF = 256 << 20
 WITNESS = "init_task"  # a variable that every kernel has
-PLACES, PLACES_VERSION = "kallsyms-places", 1  # where kallsyms was found in an image, in the cache
 
 #: Runs of the kernel image that stay mapped after boot; between them memory is given back and used for other things.
 IMAGE_RUNS = (
@@ -125,6 +124,8 @@ def _make_symbols(target: Target) -> SymbolIndex:
     how = "kallsyms in the image"
     try:
         if target.vmcoreinfo.symbol("kallsyms_names") is None:
+            from kshell.target.places import scanned_kallsyms
+
             table, how = scanned_kallsyms(target), "kallsyms in the image, found by the shape of its tables"
         else:
             table = load_kallsyms(target.constants or target.kernel, target.vmcoreinfo.symbol)
@@ -167,47 +168,6 @@ def _add_exported(target: Target, index: SymbolIndex) -> str:
     index.add(DeducedSymbols(target))
     return (f"; {why}; {len(exported)} exported ones by the export table, per-CPU ones by BTF; a vmlinux or "
             "System.map brings the others")
-
-
-def scanned_kallsyms(target: Target) -> Kallsyms:
-    """Return the symbols of a kernel that does not tell where its kallsyms is (before Linux 6.0).
-
-    :raises FormatError: it is not found, or damaged
-    """
-    space = target.kernel
-    if not isinstance(space, AddressSpace):
-        raise FormatError("VMCOREINFO does not tell where kallsyms is (Linux before 6.0)")
-    content = target.physical.content_key() if isinstance(target.physical, Image) else None
-    key = None if content is None else f"{content}-{space.root:x}"
-    known = _kept_kallsyms(target, key) if key is not None else None
-    if known is not None:
-        return known
-    from kshell.target.image import find_image, image_bytes
-    from kshell.types.kallsyms_scan import scan_kallsyms
-
-    try:
-        found = scan_kallsyms(list(image_bytes(space, find_image(space))))
-    except FormatError as error:
-        raise FormatError(f"nothing tells where kallsyms_names is, and {error}") from error
-    if key is not None:
-        lines = (f"{name} {at:x}\n" for name, at in found.places.items())
-        cache.store(PLACES, key, PLACES_VERSION, "".join(lines).encode())
-    return found.table
-
-
-def _kept_kallsyms(target: Target, key: str) -> Kallsyms | None:
-    """Return the symbols where they were found in this image before; None when that is not known, or not true."""
-    data = cache.load(PLACES, key, PLACES_VERSION)
-    if data is None:
-        return None
-    try:
-        places = {name: int(at, 16) for name, at in map(str.split, bytes(data).decode("ascii").splitlines())}
-        table = load_kallsyms(target.kernel, places.get)
-    except (KshellError, ValueError):
-        return None
-    told = target.vmcoreinfo.symbol("_stext") if target.vmcoreinfo is not None else None
-    found = [symbol.address for symbol in table.find("_stext")]
-    return table if found and told in (None, *found) else None
 
 
 def _tell_cache(target: Target) -> None:

@@ -15,7 +15,7 @@ from kshell.errors import FormatError, KshellError
 from kshell.memory.constants import Constants
 from kshell.memory.model import Memory
 from kshell.memory.notes import iter_notes
-from kshell.target.image import START, Image, banner, image_bytes
+from kshell.target.image import START, Image, banner, looks
 from kshell.target.kernel import attach_kernel
 from kshell.target.roads import spaces_of_cpus
 from kshell.target.scan import MARK
@@ -23,7 +23,7 @@ from kshell.target.space import AddressSpace
 from kshell.target.target import Cpu, Target
 from kshell.target.vmcoreinfo import Vmcoreinfo
 from kshell.target.vmlinux import image_build_id
-from kshell.types.kallsyms_scan import scan_kallsyms
+from kshell.types.kallsyms_scan import Run, scan_kallsyms
 
 VERSION = 1
 MAX_KNOWN = 64
@@ -53,8 +53,8 @@ def attach_machine(target: Target, physical: Memory, cpus: list[Cpu]) -> bool:
                 _keep_constants(target, image, str(row.get("build id")))
                 target.findings["kernel"] = f"{info.release}, {how}, known by its build id"
                 return True
-        for image_runs in (_constants(space, image), image.runs):
-            found = _look_through(space, image, image_runs)
+        for data in looks(space, image):
+            found = _look_through(image, data)
             if found is not None:
                 places, release = found
                 attach_kernel(target, physical, _info(space, image, places, release))
@@ -65,21 +65,8 @@ def attach_machine(target: Target, physical: Memory, cpus: list[Cpu]) -> bool:
     return False
 
 
-def _constants(space: AddressSpace, image: Image) -> list[tuple[int, int]]:
-    """Return the runs of the image that are neither written nor executed: a quarter of it, and all tables are there."""
-    runs: list[tuple[int, int]] = []
-    for mapping in space.mappings(image.start, image.end):
-        if mapping.flags.startswith("r--"):
-            if runs and runs[-1][1] == mapping.start:
-                runs[-1] = runs[-1][0], mapping.end
-            else:
-                runs.append((mapping.start, mapping.end))
-    return runs
-
-
-def _look_through(space: AddressSpace, image: Image, runs: list[tuple[int, int]]) -> tuple[dict[str, int], str] | None:
-    """Return (addresses of what is needed, release) of the kernel whose bytes are in *runs*; None: it is not there."""
-    data = list(image_bytes(space, image._replace(runs=runs)))
+def _look_through(image: Image, data: list[Run]) -> tuple[dict[str, int], str] | None:
+    """Return (addresses of what is needed, release) of the kernel whose bytes are in *data*; None: it is not there."""
     text = banner(data)
     if text is None:
         return None

@@ -1,7 +1,7 @@
 """The roads to a kernel that no VMCOREINFO tells of, in order: a CPU's registers, then a look for its page tables.
 
 Either gives an address space; its page tables tell where the kernel image is, the image's text which kernel it is, and
-its kallsyms (:mod:`kshell.types.kallsyms_scan`) where everything else is. What was found is written down as VMCOREINFO
+its kallsyms (:mod:`kshell.target.places`) where everything else is. What was found is written down as VMCOREINFO
 would have it, so that all above works alike; ``Target.findings`` tells how it was found.
 """
 
@@ -11,15 +11,15 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from kshell.arch.model import Arch
-from kshell.errors import FormatError, KshellError
+from kshell.errors import KshellError
 from kshell.memory.model import Memory
 from kshell.target.formats import Progress
-from kshell.target.image import START, Image, banner, find_image, image_bytes
+from kshell.target.image import START, Image, find_image
+from kshell.target.places import shape_of
 from kshell.target.space import AddressSpace
 from kshell.target.target import Cpu
 from kshell.target.toplevel import kernel_roots, kernel_space
 from kshell.target.vmcoreinfo import Vmcoreinfo
-from kshell.types.kallsyms_scan import scan_kallsyms
 
 LA57 = 1 << 12  # of CR4
 PTI_USER = 1 << 12  # of CR3: the half of the two top tables that user code runs on
@@ -42,7 +42,7 @@ def iter_roads(physical: Memory, arch: Arch, cpus: list[Cpu], progress: Progress
     for space, image, how in _spaces(physical, arch, cpus, progress):
         if image.delta in seen:
             continue
-        road = _road(space, image, how)
+        road = _road(physical, space, image, how)
         if road is not None:
             seen.add(image.delta)
             yield road
@@ -52,28 +52,17 @@ def road_to(physical: Memory, arch: Arch, root: int, levels: int) -> Road | None
     """Return the kernel whose top table is at *root*, None when there is none: it was found there once."""
     try:
         space = kernel_space(physical, arch, root, levels)
-        return _road(space, find_image(space), "their place, which was found before")
+        return _road(physical, space, find_image(space), "their place, which was found before")
     except KshellError:
         return None
 
 
-def _road(space: AddressSpace, image: Image, how: str) -> Road | None:
-    runs = list(image_bytes(space, image))
-    text = banner(runs)
-    if text is None:
+def _road(physical: Memory, space: AddressSpace, image: Image, how: str) -> Road | None:
+    shape = shape_of(physical, space, image)
+    if shape is None:
         return None
-    places: dict[str, int] = {}
-    try:
-        found = scan_kallsyms(runs)
-        places = dict(found.places)
-        for name in ("_stext", "init_uts_ns", "swapper_pg_dir"):
-            known = found.table.find(name)
-            if known:
-                places[name] = known[0].address
-        told = "by the shape of its tables"
-    except FormatError as error:
-        told = f"not found: {error}"
-    return Road(space, _describe(space, image, text, places), how, told)
+    told = f"not found: {shape.problem}" if shape.problem else "by the shape of its tables"
+    return Road(space, _describe(space, image, shape.text, shape.places), how, told)
 
 
 def spaces_of_cpus(

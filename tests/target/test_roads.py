@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from kshell import cache
 from kshell.linux.printk import iter_records
 from kshell.linux.tasks import iter_processes
+from kshell.memory import filekey
+from kshell.target import image as kernel_image
+from kshell.target import places
 from kshell.target.open import open_target
 from kshell.target.target import Target
 from tests.guest.fixtures import have
@@ -25,6 +30,47 @@ def answers(target: Target) -> tuple[object, ...]:
     tasks = sorted((task.pid, task.comm) for task in iter_processes(target))
     return (target.release, target.symbol("init_task"), tasks,
             [record.text for record in iter_records(target)], len(list(target.symbols.sources[0])))
+
+
+def never(*_: object) -> None:
+    raise AssertionError("looked for again")
+
+
+@pytest.mark.parametrize("registers", [False, True])
+def test_what_a_road_found_is_kept_and_checked(
+    guest_61: GuestImage, registers: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bare = str(strip(guest_61.elf, tmp_path / "bare", registers=registers))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(filekey, "SETTLED", -1)  # the dump was written a moment ago
+    with open_target(bare) as target:
+        made = answers(target)
+    with monkeypatch.context() as patch:
+        patch.setattr(places, "scan_kallsyms", never)
+        with open_target(bare) as target:
+            assert answers(target) == made and target.findings["kallsyms"] == "by the shape of its tables"
+    key = next(tmp_path.rglob("kallsyms-places-*")).name.removeprefix("kallsyms-places-")
+    kept = cache.load(places.KIND, key, places.VERSION)
+    assert kept is not None
+    right = {name: int(at, 16) for name, at in map(str.split, bytes(kept).decode().splitlines())}
+    wrong = [{}, {"linux_banner": right["linux_banner"]}, {name: at + (2 << 20) for name, at in right.items()},
+             dict.fromkeys(right, 0), dict.fromkeys(right, (1 << 64) - 8)]
+    wrong += [{name: at for name, at in right.items() if name != left_out} for left_out in right]
+    wrong += [right | {name: at + 8} for name, at in right.items()]
+    looked: list[object] = []
+
+    def look(*words: Any) -> Any:
+        looked.append(words)
+        return kernel_image.looks(*words)
+
+    monkeypatch.setattr(places, "looks", look)
+    texts = ["".join(f"{name} {at:x}\n" for name, at in one.items()).encode() for one in wrong]
+    for text in [*texts, b"\xff\xff", b"kallsyms_names\n", b"kallsyms_names x\n", b"a b c\n"]:
+        cache.store(places.KIND, key, places.VERSION, text)
+        looked.clear()
+        with open_target(bare) as target:
+            assert target.symbol("init_task") == made[1] and target.release == made[0] and looked, text
+    assert cache.load(places.KIND, key, places.VERSION) == kept  # and it is right again
 
 
 @pytest.mark.parametrize("name, registers, how", [

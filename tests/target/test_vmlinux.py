@@ -9,6 +9,7 @@ import random
 import re
 import struct
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,10 +19,11 @@ from kshell.errors import Fault, FormatError, OpenError, TypeNotFoundError
 from kshell.linux import processes
 from kshell.memory import filekey
 from kshell.memory.elfcore import EHDR, SHDR
+from kshell.target import places
 from kshell.target.open import open_target
 from kshell.target.target import Target
 from kshell.target.vmlinux import image_build_id
-from kshell.types import elfsym, kallsyms_scan, linkedsyms
+from kshell.types import elfsym, linkedsyms
 from kshell.types.elffile import ElfFile
 from kshell.types.elfsym import ElfSymbols, read_symbols
 from tests.commands.asking import ask
@@ -358,6 +360,31 @@ def test_510_with_its_vmlinux(
         asked(target, guest_510.oracle)
 
 
+PEAK = r"""
+import contextlib, re, sys
+from kshell.errors import TypeNotFoundError
+from kshell.target.open import open_target
+with open_target(*sys.argv[1:]) as target:
+    assert target.object("init_task").member("comm").string() == "swapper/0"
+    with contextlib.suppress(TypeNotFoundError):
+        target.types.find("struct there_is_none")
+print(int(re.search(r"VmHWM:\s+(\d+)", open("/proc/self/status").read())[1]) >> 10, *target.findings.values())
+"""
+
+
+def test_the_first_look_at_a_kernel_that_tells_nothing_and_its_vmlinux_takes_little_memory(
+    stripped_510: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """kallsyms by its shape, the symbols of a vmlinux of 600 MB, its BTF and DWARF: below 150 MB (it was 232)."""
+    path = debug_file("vmlinux", "5.10")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    done = subprocess.run([sys.executable, "-c", PEAK, str(stripped_510), path], stdout=subprocess.PIPE, text=True,
+                          check=True)
+    peak, told = done.stdout.split(" ", 1)
+    assert "by the shape of its tables" in told and any(tmp_path.rglob("dwarf-*"))
+    assert int(peak) < 150, told
+
+
 # -- what is kept ------------------------------------------------------------------------------------------------------
 
 
@@ -405,7 +432,7 @@ def test_where_kallsyms_is_is_kept(stripped_510: Path, tmp_path: Path, monkeypat
     monkeypatch.setattr(filekey, "SETTLED", -1)  # the dump was written a moment ago
     with open_target(str(stripped_510)) as target:
         made = list(target.symbols.sources[0])
-    monkeypatch.setattr(kallsyms_scan, "scan_kallsyms", never)
+    monkeypatch.setattr(places, "scan_kallsyms", never)
     with open_target(str(stripped_510)) as target:
         assert list(target.symbols.sources[0]) == made
     kept = next(tmp_path.rglob("kallsyms-places-*"))
@@ -415,7 +442,7 @@ def test_where_kallsyms_is_is_kept(stripped_510: Path, tmp_path: Path, monkeypat
     monkeypatch.setattr(filekey, "SETTLED", -1)
     key = kept.name.removeprefix("kallsyms-places-")
     for wrong in (b"kallsyms_names 10\n", b"\xff", b"kallsyms_names\n", text[64:].replace(b"ffffffff", b"ffff8888")):
-        cache.store("kallsyms-places", key, 1, wrong)
+        cache.store(places.KIND, key, places.VERSION, wrong)
         with open_target(str(stripped_510)) as target:
             assert list(target.symbols.sources[0]) == made
 

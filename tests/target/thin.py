@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kshell.target import kernel
+from kshell.target import kernel, places
 from kshell.types import kallsyms
 from kshell.types.kallsyms import Kallsyms
 from kshell.types.linkedsyms import LinkedSymbols
@@ -22,6 +22,6 @@ def cut_down(monkeypatch: pytest.MonkeyPatch, without: tuple[str, ...] = ()) -> 
                                  if (one.type in "tTwW" or one.name.startswith(LABELS))
                                  and not one.name.startswith(without)])
 
-    load, scan = kallsyms.load_kallsyms, kernel.scanned_kallsyms
+    load, scan = kallsyms.load_kallsyms, places.scanned_kallsyms
     monkeypatch.setattr(kernel, "load_kallsyms", lambda *words: thin(load(*words)))
-    monkeypatch.setattr(kernel, "scanned_kallsyms", lambda target: thin(scan(target)))
+    monkeypatch.setattr(places, "scanned_kallsyms", lambda target: thin(scan(target)))
