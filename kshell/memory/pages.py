@@ -33,7 +33,7 @@ DESCRIPTOR = struct.Struct("<qIIQ")
 CACHE_BYTES = 24 << 20
 JOB = 64  # pages read and decompressed at once
 TABLE = 128  # descriptors read at once
-TABLES = 256  # such pieces of the table kept
+TABLES = 1024  # such pieces of the table kept: 3 MiB
 FIRST_AHEAD, MOST_AHEAD = 4, 256
 SHARED = 64  # pages kept of which there are many in a dump
 NEEDED = 4096  # pages filled in order from which on other processes are worth their start
@@ -93,16 +93,18 @@ class Pages:
         :raises PageError: the file ends before it, or it cannot be true
         """
         block, inside = divmod(number, TABLE)
-        data = self._tables.get(block)
-        if data is None:
-            data = self._pread(TABLE * DESCRIPTOR.size, self.table + block * TABLE * DESCRIPTOR.size)
-            self._tables[block] = data
-            if len(self._tables) > TABLES:
-                self._tables.popitem(last=False)
+        data = self._tables.get(block) or self._read_table(block)
         at = inside * DESCRIPTOR.size
         if at + DESCRIPTOR.size > len(data):
             raise PageError("its descriptor is past the end of the file", Reason.TRUNCATED)
         return self._checked(Descriptor._make(DESCRIPTOR.unpack_from(data, at)))
+
+    def _read_table(self, block: int) -> bytes:
+        """Return the descriptors of TABLE pages, fewer where the file ends, and keep them."""
+        data = self._tables[block] = self._pread(TABLE * DESCRIPTOR.size, self.table + block * TABLE * DESCRIPTOR.size)
+        if len(self._tables) > TABLES:
+            self._tables.popitem(last=False)
+        return data
 
     def _checked(self, found: Descriptor) -> Descriptor:
         if found.flags & INCOMPLETE or found.offset == 0:
@@ -148,10 +150,8 @@ class Pages:
 
     def _plain(self, number: int) -> bytes | None:
         """Return page *number* from the file; None where there is anything about it that takes a longer look."""
-        table = self._tables.get(number // TABLE)
-        if table is None:
-            return None
         try:
+            table = self._tables.get(number // TABLE) or self._read_table(number // TABLE)
             offset, size, flags, _ = DESCRIPTOR.unpack_from(table, number % TABLE * DESCRIPTOR.size)
             decoder = self._decoders.get(flags)
             if decoder is None or not 0 < size <= self.size or offset <= 0:
