@@ -7,12 +7,25 @@ with ``--stop-on-error`` any failure; 2 wrong usage; 130 interrupted. A reader t
 
 from __future__ import annotations
 
-import os
-import sys
+import _signal  # type: ignore[import-not-found, unused-ignore]  # built in, where signal takes milliseconds
 
-import click
+# Ctrl-C while modules are loaded ends the process, as it ends any; Python would print where it was.
+_quiet = _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler
+if _quiet:
+    try:
+        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+    except ValueError:  # not the main thread
+        _quiet = False
 
-import kshell
+import os  # noqa: E402
+import sys  # noqa: E402
+
+import click  # noqa: E402
+
+import kshell  # noqa: E402
+
+if _quiet:
+    _signal.signal(_signal.SIGINT, _signal.default_int_handler)
 
 _EPILOG = """\b
 Examples:

@@ -24,6 +24,8 @@ class OutputFile:
     def __init__(self, path: str, *, force: bool = False, source: str | None = None) -> None:
         """:raises OutputError: it exists (unless *force*), is *source* itself, or its folder cannot be written"""
         self.path, self.force, self.end, self.written = path, force, 0, 0
+        if not os.path.basename(path):
+            raise OutputError(f"{path or 'an empty name'}: names no file")
         try:
             there: os.stat_result | None = os.stat(path)
         except OSError:

@@ -6,6 +6,7 @@ in /proc/iomem: first and last address in hexadecimal, and, where it is not plai
 
 from __future__ import annotations
 
+import os
 import re
 
 from kshell.arch.x86_64 import X86_64
@@ -64,6 +65,11 @@ def open_raw(path: str, mode: str = "r", phys_base: int = 0, map: str | None = N
         raise
 
 
+def _at_once(path: str, flags: int) -> int:
+    """Open *path* without waiting for who writes into it, should it be a pipe: that has nothing in it then."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
 def read_map(path: str, size: int) -> tuple[list[Piece], str]:
     """Return the runs that the map at *path* tells of a file of *size* bytes, and in words how they lie in it.
 
@@ -73,7 +79,7 @@ def read_map(path: str, size: int) -> tuple[list[Piece], str]:
     :raises OpenError: it cannot be read, a line is wrong, or it does not fit
     """
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
+        with open(path, encoding="utf-8", errors="replace", opener=_at_once) as file:
             text = file.read(MAX_MAP)
     except OSError as error:
         raise OpenError(path, f"the map cannot be read: {error.strerror}", kind="missing") from error

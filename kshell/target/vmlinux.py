@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kshell.errors import Fault, FormatError, KshellError, OpenError
+from kshell.target.formats import RAW, look_at, recognise
 from kshell.target.open import read_head
 from kshell.target.target import Target
 from kshell.target.vmcoreinfo import Vmcoreinfo
@@ -43,6 +44,9 @@ def add_vmlinux(target: Target, path: str) -> None:
             _add_elf(target, path)
         elif head[:2] == BTF_MAGIC:
             _add_btf(target, path)
+        elif (known := recognise(look_at(path))) is not None and known is not RAW:
+            raise OpenError(path, f"{known.name}: neither a vmlinux nor a System.map nor a BTF file", kind="symbols",
+                            hint="kshell DUMP VMLINUX; the other parts of a split dump are named with --part")
         else:
             _add_map(target, path)
     except FormatError as error:
@@ -86,7 +90,7 @@ def _add_elf(target: Target, path: str) -> None:
     if table.linked_at("_stext") is None:
         raise OpenError(path, "has no symbol _stext: not a vmlinux, or stripped", kind="symbols",
                         hint="an unstripped vmlinux comes with the kernel's debug package")
-    _check(target, path, "vmlinux", table.linked_at)
+    _check(target, path, "vmlinux", table.linked_at, proven=own is not None and own == built)
     target.symbols.add(table.symbols(offset))
     target.findings["vmlinux"] = f"symbols of {path}"
     _add_types(target, lambda index: _types_of(target, index, elf))
@@ -240,13 +244,16 @@ def _hint(target: Target) -> str:
     return f"the image is of {target.release}; without a vmlinux it opens as well"
 
 
-def _check(target: Target, path: str, what: str, linked_at: Callable[[str], int | None]) -> None:
+def _check(
+    target: Target, path: str, what: str, linked_at: Callable[[str], int | None], *, proven: bool = False,
+) -> None:
     """Compare all symbols that VMCOREINFO tells.
 
-    :raises OpenError: one is elsewhere, or none is in the file
+    :param proven: the build ids are the same
+    :raises OpenError: one is elsewhere, or none is in the file; ``_stext`` alone proves nothing
     """
     assert target.vmcoreinfo is not None
-    offset, same = target.vmcoreinfo.kernel_offset, 0
+    offset, same = target.vmcoreinfo.kernel_offset, int(proven)
     for name, now in target.vmcoreinfo.symbols().items():
         linked = linked_at(name)
         if linked is None or now < IMAGE:
@@ -254,7 +261,7 @@ def _check(target: Target, path: str, what: str, linked_at: Callable[[str], int 
         if linked + offset != now:
             raise OpenError(path, f"not the {what} of this kernel: {name} at 0x{linked + offset:x}, "
                             f"in the image at 0x{now:x}", kind="version", hint=_hint(target))
-        same += 1
+        same += name != "_stext"  # which is at the same place in most kernels
     if not same:
-        raise OpenError(path, f"not the {what} of this kernel: it has none of its symbols", kind="version",
-                        hint=_hint(target))
+        raise OpenError(path, f"not the {what} of this kernel: it has none of its symbols, or of those that VMCOREINFO "
+                        "tells only _stext", kind="version", hint=_hint(target))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
-from pathlib import Path
+from typing import IO
 
 from kshell.errors import FormatError
 from kshell.types.kallsyms import MAX_SYMBOL_SIZE, covering, rodata_of
 from kshell.types.model import Symbol
+
+MAX_LINE = 1024  # a name has 511 characters at most (KSYM_NAME_LEN)
+MAX_ROWS = 1 << 22
 
 
 class SymbolList:
@@ -77,16 +80,24 @@ def read_proc_kallsyms(path: str) -> SymbolList:
     :raises FormatError: it cannot be read, or the kernel hides the addresses (kernel.kptr_restrict)
     """
     try:
-        text = Path(path).read_text("utf-8", "replace")
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return SymbolList(_rows(path, file))
     except OSError as error:
         raise FormatError(f"{path}: {error.strerror}") from error
+
+
+def _rows(path: str, file: IO[str]) -> list[tuple[int, str, str, str | None]]:
     rows: list[tuple[int, str, str, str | None]] = []
-    for line in text.splitlines():
+    while line := file.readline(MAX_LINE):  # what is no such file is told by its first line, however long it is
         words = line.split()
         try:
             rows.append((int(words[0], 16), words[1], words[2], words[3].strip("[]") if len(words) > 3 else None))
         except (IndexError, ValueError) as error:
             raise FormatError(f"{path}: not a line of symbols: {line[:60]!r}") from error
+        if len(rows) > MAX_ROWS:
+            raise FormatError(f"{path}: more than {MAX_ROWS} lines of symbols")
+    if not rows:
+        raise FormatError(f"{path} has no symbols: it is empty")
     if not any(row[0] for row in rows):
         raise FormatError(f"{path} shows no addresses to this user", hint="be root, or set kernel.kptr_restrict = 0")
-    return SymbolList(rows)
+    return rows

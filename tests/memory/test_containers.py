@@ -302,6 +302,10 @@ def test_a_pipe_a_folder_and_a_locked_file_are_told(tmp_path: Path) -> None:
     for path, why in ((pipe, "is a pipe"), (tmp_path, "is a directory"), (tmp_path / "none", "no such file")):
         with pytest.raises(OpenError, match=why):
             open_target(str(path))
+    image = tmp_path / "image"
+    image.write_bytes(bytes(PAGE))
+    with pytest.raises(OpenError, match="the map tells of no memory"):  # and nobody waits for one who writes it
+        open_raw(str(image), map=str(pipe))
 
 
 def test_no_kernel_in_raw_memory_is_told(tmp_path: Path) -> None:

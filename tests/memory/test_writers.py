@@ -170,6 +170,15 @@ def test_a_file_appears_when_it_is_complete(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o077 == 0
 
 
+@pytest.mark.parametrize("name", ["", "folder/", "not there/"])
+def test_a_name_of_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OutputError, match="names no file"):
+        OutputFile(name)
+    assert [path.name for path in tmp_path.rglob("*")] == ["folder"]
+
+
 def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), OutputFile(str(tmp_path / "out")) as file:
         file.append(b"abc")

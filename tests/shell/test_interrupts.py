@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import time
 
@@ -34,3 +35,22 @@ def test_other_errors_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     keep_interrupts()
     sys.unraisablehook(type("Lost", (), {"exc_type": ValueError})())
     assert seen == [ValueError]
+
+
+LOOK = """
+import signal, sys
+
+class Finder:
+    def find_spec(self, name, path, target=None):
+        if name == "click":
+            print(signal.getsignal(signal.SIGINT).name)
+
+sys.meta_path.insert(0, Finder())
+import kshell.__main__
+print(signal.getsignal(signal.SIGINT).__name__)
+"""
+
+
+def test_ctrl_c_while_modules_are_loaded_ends_the_process_and_prints_nothing() -> None:
+    done = subprocess.run([sys.executable, "-c", LOOK], stdout=subprocess.PIPE, text=True, check=True)
+    assert done.stdout.split() == ["SIG_DFL", "default_int_handler"]

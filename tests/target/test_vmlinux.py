@@ -33,6 +33,7 @@ from tests.guest.fixtures import have
 from tests.guest.image import GuestImage
 from tests.guest.oracle import Oracle
 from tests.guest.spec import named_spec
+from tests.memory import containers
 from tests.memory.cores import note
 from tests.programs import compiler
 from tests.target import tiny
@@ -117,13 +118,22 @@ def test_a_system_map(dump: Path, tmp_path: Path) -> None:
     (b"0000000000000000 T _stext\n", "symbols", "no addresses"),
     (b"this is not a map\n", "symbols", "not a line of symbols"),
     (b"\xff\xfe\x00binary\n\0\0\0", "symbols", "not a line of symbols"),
-    (b"", "symbols", "no addresses"),
+    (b"", "symbols", "no symbols"),
+    (b"ffffffff80000000 T _stext\nffffffff80000000 T _text\n", "version", "only _stext"),  # as any kernel's
+    (containers.lime([(0, bytes(4096))]), "symbols", "a LiME image: neither a vmlinux"),
+    (b"0" * 100_000, "symbols", "not a line of symbols"),
 ])
 def test_another_kernels_and_no_vmlinux(dump: Path, tmp_path: Path, data: bytes, kind: str, words: str) -> None:
     with pytest.raises(OpenError) as caught:
         open_target(str(dump), put(tmp_path, data))
     assert words in str(caught.value) and caught.value.kind == kind, str(caught.value)
     assert str(tmp_path / "vmlinux") in str(caught.value)
+
+
+def test_a_device_without_end_is_no_system_map(dump: Path) -> None:
+    for path in ("/dev/zero", "/dev/urandom"):
+        with pytest.raises(OpenError, match="not a line of symbols"):
+            open_target(str(dump), path)
 
 
 def test_one_that_is_not_there(dump: Path, tmp_path: Path) -> None:
