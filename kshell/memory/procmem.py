@@ -35,6 +35,13 @@ def _started(stat: bytes) -> int:
     return int(stat[stat.rindex(b")") + 2 :].split()[19])
 
 
+def rights() -> str:
+    """Return what a user needs who may not trace a process, for a hint."""
+    if os.geteuid() == 0:
+        return "root needs CAP_SYS_PTRACE in the user namespace of the process; in containers it often has not"
+    return "be root, or its user with kernel.yama.ptrace_scope = 0"
+
+
 class ProcessMemory(Memory):
     """The user memory of one live process.
 
@@ -57,9 +64,8 @@ class ProcessMemory(Memory):
                 raise OSError(errno.ESRCH, os.strerror(errno.ESRCH))
         except PermissionError as error:
             self.close()
-            hint = "be root, or its user with kernel.yama.ptrace_scope = 0"
             detail = f"process {pid} may not be traced by this user"
-            raise Fault(0, 0, Reason.PERMISSION, space="user", detail=detail, hint=hint) from error
+            raise Fault(0, 0, Reason.PERMISSION, space="user", detail=detail, hint=rights()) from error
         except OSError as error:
             there = self._is_there()
             self.close()

@@ -24,6 +24,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from kshell.errors import KshellError
+from kshell.memory.procmem import rights
 
 SEIZE, INTERRUPT, DETACH, GETREGSET, SETREGSET = 0x4206, 0x4207, 17, 0x4204, 0x4205
 NT_PRSTATUS = 1
@@ -241,8 +242,10 @@ def _refused(tid: int, error: OSError) -> TraceError:
             name = _status(int(tracer), "Name") or "?"
             return TraceError(f"thread {tid} is traced by process {tracer} ({name}): only one debugger can have it",
                               hint="its memory can be read all the same; without --pause nothing is stopped")
-        return TraceError(f"thread {tid} may not be traced by this user{_yama()}",
-                          hint="be root, or its user with kernel.yama.ptrace_scope = 0")
+        if _status(tid, "Tgid") == str(os.getpid()):
+            return TraceError(f"thread {tid} is kshell's own, which cannot stop itself",
+                              hint="its memory can be read; another kshell can stop it")
+        return TraceError(f"thread {tid} may not be traced by this user{_yama()}", hint=rights())
     if error.errno in (errno.EIO, errno.EINVAL):
         return TraceError(f"the kernel does not take these registers of thread {tid}")
     return TraceError(f"thread {tid} cannot be traced: {error.strerror}")

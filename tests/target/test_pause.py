@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from kshell.errors import KshellError, OpenError
+from kshell.memory.procmem import rights
 from kshell.memory.ptrace import Hold, TraceError
 from kshell.target.formats import Options
 from kshell.target.open import open_target
@@ -79,7 +80,7 @@ def test_a_question_sees_one_instant() -> None:
 
 def test_stop_and_cont() -> None:
     with running("count") as child:
-        said = obey(child, "::stop; counters/J; counters/J; <rip=p; ::cont; counters/J; ::status")
+        said = obey(child, "::stop; counters/J; counters/J; <rip=p; ::cont\n! sleep 1\ncounters/J; ::status")
         values = re.findall(r"^counters: +(\w+)", said.out, re.M)
         assert values[0] == values[1] != values[2] and "control: running" in said.out
         assert "t" not in states(child.pid)
@@ -305,3 +306,20 @@ def test_another_user() -> None:
                 f"try:\n    Hold(lambda: [{child.pid}])\nexcept Exception as error:\n    print(error, error.hint)")
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
         assert "may not be traced by this user" in done.stdout and "be root" in done.stdout, done.stderr
+
+
+def test_kshell_itself() -> None:
+    """Its memory is there; to stop itself is what no process can."""
+    code = ("import os, sys; from kshell.__main__ import main; "
+            "sys.argv = ['kshell', '-q', '-p', str(os.getpid()), '-e', '::threads; $c; ::stop; ::stacks; ::status'];"
+            " main()")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stderr.count("is kshell's own, which cannot stop itself") == 3 and "Traceback" not in done.stderr
+    assert "control: running" in done.stdout
+
+
+def test_what_root_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    assert "CAP_SYS_PTRACE" in rights()
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    assert "be root" in rights()

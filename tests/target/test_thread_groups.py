@@ -103,6 +103,25 @@ def test_as_text(child: Child) -> None:
     assert any(line.strip().startswith("waiting+") and "still.c:" in line for line in lines)
 
 
+def test_a_thread_that_does_not_stop_has_a_line(folder: Path) -> None:
+    program = compiled("-O1", "-g", "-pthread", name="still", sources=("still.c",))
+    with subprocess.Popen([str(program), "vfork"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        assert parent.stdin is not None and parent.stdout is not None and parent.stdout.readline() == b"ready\n"
+        try:
+            until = time.monotonic() + 10
+            while "D" not in Path(f"/proc/{parent.pid}/stat").read_text().rpartition(") ")[2][:1]:
+                assert time.monotonic() < until
+                time.sleep(0.01)
+            for command in ("::stacks", "::stack -a"):
+                said = ask(f"pid:{parent.pid}", command)
+                assert "sleeps in the kernel and cannot be interrupted" in said.out and not said.errors
+            parent.stdin.write(b"x")
+            parent.stdin.flush()
+            assert parent.stdout.readline() == b"both\n"
+        finally:
+            parent.kill()
+
+
 def test_a_core(folder: Path) -> None:
     pattern = Path("/proc/sys/kernel/core_pattern").read_text().strip()
     if pattern.startswith("|") or "/" in pattern:
