@@ -179,6 +179,8 @@ def _run(arguments: list[str]) -> int:
 
         if wants_conversion(arguments[1:]):
             return command.main(arguments[1:], "kshell convert", standalone_mode=False) or 0
+        if arguments == ["convert"] and not os.path.lexists("convert"):
+            raise click.UsageError("kshell convert IN OUT: which images?")
     if arguments[:1] == ["triage"]:
         if not any(not word.startswith("-") for word in arguments[1:]) and not {"-h", "--help"} & set(arguments[1:]):
             raise click.UsageError("kshell triage DUMP: which dump? (a dump named triage: kshell ./triage)")
@@ -213,6 +215,10 @@ def _leave(status: int) -> None:
         sys.stderr.write(f"kshell: cannot write the output: {error.strerror}\n")
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = status or 1
+    try:
+        sys.stderr.flush()
+    except OSError:  # 2>&1 | head: Python would exit with 120
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
     sys.exit(status)
 
 

@@ -197,7 +197,8 @@ def _make_symbols(target: Target) -> SymbolIndex:
     assert isinstance(target, UserTarget)
     index = SymbolIndex([found.symbols for found in target.objects])
     problems = [f"{one.shown}: {one.problem}" for one in target.objects if one.problem]
-    target.findings["symbols"] = f"of {sum(one.elf is not None for one in target.objects)} files" + (
+    count = sum(one.elf is not None for one in target.objects)
+    target.findings["symbols"] = f"of {count} file{'s' * (count != 1)}" + (
         f"; without {'; '.join(problems)}" if problems else "")
     return index
 

@@ -120,6 +120,18 @@ def test_a_closed_pipe_is_quiet() -> None:
     assert (lines(done.stdout), done.stderr, done.returncode) == (["1"], "", 0)
 
 
+def test_a_closed_pipe_for_errors_is_quiet_too() -> None:
+    line = f"{' '.join(KSHELL)} -n -e '::echo a; ! sleep 0.5' -e '::nosuch' 2>&1 | head -n 1"
+    done = subprocess.run(["/bin/bash", "-o", "pipefail", "-c", line], capture_output=True, text=True, check=False)
+    assert (lines(done.stdout), done.stderr, done.returncode) == (["a"], "", 0)
+
+
+def test_convert_without_images(tmp_path: Path) -> None:
+    done = subprocess.run([*KSHELL, "convert"], capture_output=True, text=True, check=False, cwd=tmp_path,
+                          env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert done.returncode == 2 and "kshell convert IN OUT" in done.stderr
+
+
 def test_a_full_disk_is_an_error() -> None:
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full")
