@@ -84,7 +84,7 @@ class Built:
         self.known = dict(types)
         self.symbols: dict[str, Symbol] = {}
         self.types = SimpleNamespace(get=self.known.get)
-        self.arch = SimpleNamespace(byteorder="little", kernel_half=1 << 63)
+        self.arch = SimpleNamespace(byteorder="little", kernel_half=1 << 63, pointer_size=8)
         self.vmcoreinfo = Vmcoreinfo(f"OSRELEASE=built\n{info}".encode()) if info else None
 
     def type(self, name: str) -> CType:
