@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated
 
-from kshell.api import ADDRESS, DECIMAL, Column, Flag, Output, Record, Row, Session, Word, dcmd, escape, walker
+from kshell.api import ADDRESS, DECIMAL, Column, Flag, Output, Record, Row, Session, Warn, Word, dcmd, escape, walker
 from kshell.linux import lock_rows, locks, processes, tasks
 from kshell.linux.locks import Wait
 
@@ -35,11 +35,11 @@ def show_locks(
       ::locks -d
       ::locks | ::stack           // the stacks of the waiters
     """
-    target = session.target
+    target, problem = session.target, None
     if which:
         chosen = [task for word in which for task in processes.named(target, word)]
     else:
-        chosen = locks.blocked_tasks(target, every or circles)
+        chosen, problem = tasks.so_far(locks.blocked_tasks(target, every or circles))
     found = list(locks.waits(target, chosen))
     shown = found if address is None else [
         wait for wait in found if address in (wait.task.address, wait.lock.address if wait.lock else 0)]
@@ -47,6 +47,8 @@ def show_locks(
         names = lock_rows.Names(target)
         for wait in shown:
             yield Row(wait.task.address, names.cells(wait))
+    if problem is not None:
+        yield Warn(problem)
     if which or address is not None:
         return
     names = lock_rows.Names(target)
@@ -65,10 +67,13 @@ def blocked(session: Session) -> Iterator[int]:
 @walker("lock_waiters", yields=TASK)
 def lock_waiters(session: Session, address: int) -> Iterator[int]:
     """Walk the tasks that wait for the lock at the address."""
-    found: list[Wait] = list(locks.waits(session.target, locks.blocked_tasks(session.target, every=True)))
+    chosen, problem = tasks.so_far(locks.blocked_tasks(session.target, every=True))
+    found: list[Wait] = list(locks.waits(session.target, chosen))
     for wait in found:
         if wait.lock is not None and wait.lock.address == address:
             yield wait.task.address
+    if problem is not None:
+        raise problem
 
 
 @walker("running", yields=TASK)

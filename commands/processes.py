@@ -153,7 +153,7 @@ def _detailed(
         raise KshellError("-l, -m, -n, -C, -c and -A need kernel memory", hint="it cannot be read here")
     if cpu is not None and cpu not in (possible := session.target.cpu_numbers("possible")):
         raise KshellError(f"there is no CPU {cpu}", hint=f"there are {', '.join(map(str, possible))}")
-    every = list(found)
+    every, problem = tasks.so_far(found)
     if cpu is not None or active:
         places = task_rows.places(session.target, every)
         every = [task for task, (number, running) in zip(every, places, strict=True)
@@ -161,12 +161,16 @@ def _detailed(
     if not extras:
         for task in every:
             yield row(session, task, threads)
+        if problem is not None:
+            raise problem
         return
     blocks = [task_rows.MAKERS[name](session.target, every, threads) for name in extras]
     for number, task in enumerate(every):
         ids = (task.state, *([task.pid] if threads else []), task.tgid, task.ppid)
         added = (cell for block in blocks for cell in block[number])
         yield Row(task.address, (*ids, *added, task.address, task.comm), TASK)
+    if problem is not None:
+        raise problem
 
 
 def _chosen(session: Session, address: int | None, which: list[str]) -> list[Task] | None:
@@ -234,7 +238,7 @@ def ptree(
       ::ptree
       ::ptree 1
     """
-    every = list(processes.iter_processes(session.target))
+    every, problem = tasks.so_far(processes.iter_processes(session.target))
     children: dict[int, list[Task]] = {}
     known = {task.pid: task for task in every}
     for task in every:
@@ -243,6 +247,8 @@ def ptree(
     chosen = _chosen(session, address, which)
     if chosen is None:
         yield from _tree(children, children.get(0, ()), 0)
+        if problem is not None:
+            raise problem
         return
     for task in chosen:
         line = [known.get(task.tgid, task)]
@@ -370,12 +376,14 @@ def proc(session: Session, address: int | None) -> Iterator[int]:
         for task in tasks.iter_processes(session.target):
             yield task.address
         return
-    every = list(tasks.iter_processes(session.target))
+    every, problem = tasks.so_far(tasks.iter_processes(session.target))
     wanted = {processes.by_address(session.target, address).tgid}
     for task in every:  # children come behind their parents in the list
         if task.pid in wanted or task.ppid in wanted:
             wanted.add(task.pid)
             yield task.address
+    if problem is not None:
+        raise problem
 
 
 @walker("thread", yields=TASK)

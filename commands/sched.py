@@ -141,7 +141,7 @@ def uptime(session: Session) -> Iterator[Output]:
     target = session.target
     time = clock.read_clock(target)
     loads = sched.load_averages(target)
-    every = list(tasks.iter_threads(target))
+    every, problem = tasks.so_far(tasks.iter_threads(target))
     states = {letter: sum(1 for task in every if task.state == letter) for letter in tasks.LETTERS}
     shown = ", ".join(f"{count} {letter}" for letter, count in states.items() if count)
     text = (f"{wall_time(time.wall)[:19]} UTC up {task_rows.duration(time.uptime)}, {len(every)} tasks ({shown}), "
@@ -150,3 +150,5 @@ def uptime(session: Session) -> Iterator[Output]:
         "wall": f"{wall_time(time.wall)}Z".replace(" ", "T"), "up_seconds": time.uptime / clock.NS,
         "load": [round(load, 4) for load in loads], "tasks": len(every),
         "states": {letter: count for letter, count in states.items() if count}})
+    if problem is not None:
+        raise problem

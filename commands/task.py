@@ -151,14 +151,16 @@ def thread(
         raise KshellError(f"this needs the task_struct, whose address is {processes.unknown_address()}")
     if address is not None:
         one = processes.by_address(target, address)
-        found = list(tasks.iter_threads(target, [address])) if process else [one]
+        found, problem = tasks.so_far(tasks.iter_threads(target, [address]) if process else [one])
     elif which:
         leaders = [leader for word in which for leader in processes.named(target, word)]
-        found = list(tasks.iter_threads(target, [leader.address for leader in leaders]))
+        found, problem = tasks.so_far(tasks.iter_threads(target, [leader.address for leader in leaders]))
     else:
-        found = list(tasks.iter_threads(target))
+        found, problem = tasks.so_far(tasks.iter_threads(target))
     for one, cells in zip(found, task_rows.time_cells(target, found, threads=True), strict=True):
         yield Row(one.address, (one.address, one.pid, one.tgid, one.state, *cells, one.comm))
+    if problem is not None:
+        raise problem
 
 
 @dcmd("pfiles", columns=(

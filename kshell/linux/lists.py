@@ -94,19 +94,33 @@ def member_offset(ctype: CType, path: str) -> int:
 def list_for_each(target: Target, head: int) -> list[int]:
     """Return the addresses of the ``list_head`` nodes of the list whose head is at *head*, the head left out.
 
-    :raises Fault, FormatError: as :func:`chase`
+    :raises Fault, FormatError: as :func:`chase`, and of one that ends in NULL
     """
-    return chase(target.kernel, head)
+    return ring(target.kernel, head, chase(target.kernel, head))
+
+
+def ring(memory: Memory, head: int, nodes: list[int], offset: int = 0) -> list[int]:
+    """Return *nodes*, which :func:`chase` found from the ``list_head`` at *head*, if the last one leads back to it.
+
+    A head of zeroes, which nobody has made a list yet, has none.
+
+    :param offset: of the pointer that was followed
+    :raises FormatError: it ends in NULL: damage, or a page of zeroes in the dump; ``visited`` are *nodes*
+    """
+    if nodes and not memory.moving and not int.from_bytes(memory.read(nodes[-1] + offset, 8), "little"):
+        with _carrying(nodes):
+            raise FormatError(f"the list at 0x{head:x} does not come back to its head: 0x{nodes[-1]:x} leads to NULL")
+    return nodes
 
 
 def list_for_each_entry(target: Target, type: str | CType, head: int, member: str) -> Vector:
     """Return the structures of *type* that are on the list at *head* by their ``list_head`` *member*, in list order.
 
-    :raises Fault, FormatError: as :func:`chase`
+    :raises Fault, FormatError: as :func:`list_for_each`
     """
     ctype = target.type(type) if isinstance(type, str) else type
     offset = member_offset(ctype, member)
-    return Vector(target, ctype, [node - offset for node in chase(target.kernel, head)])
+    return Vector(target, ctype, [node - offset for node in list_for_each(target, head)])
 
 
 def hlist_for_each(target: Target, head: int) -> list[int]:

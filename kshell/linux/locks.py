@@ -18,7 +18,7 @@ from kshell.linux.blocked import waits_for
 from kshell.linux.cpus import thread_size
 from kshell.linux.lists import chase, member_offset
 from kshell.linux.stacks import Stack, function, stacks
-from kshell.linux.tasks import Task, iter_threads, task_type
+from kshell.linux.tasks import Task, iter_threads, so_far, task_type
 from kshell.types.model import StructType
 from kshell.unwind.model import Frame
 from kshell.value import Vector
@@ -96,10 +96,13 @@ class Wait(NamedTuple):
     problem: str
 
 
-def blocked_tasks(target: Target, every: bool = False) -> list[Task]:
-    """Return the threads that may wait for a lock: those in state D, with *every* all that sleep."""
+def blocked_tasks(target: Target, every: bool = False) -> Iterator[Task]:
+    """Yield the threads that may wait for a lock: those in state D, with *every* all that sleep.
+
+    :raises KshellError: as :func:`kshell.linux.tasks.iter_threads`; what could be read comes first
+    """
     states = "DSI" if every else "D"
-    return [task for task in iter_threads(target) if task.state in states]
+    return (task for task in iter_threads(target) if task.state in states)
 
 
 def waits(
@@ -111,7 +114,7 @@ def waits(
 
     :raises KshellError: the tasks cannot be listed; damage of a stack or a list is told by the :class:`Wait`
     """
-    chosen = blocked_tasks(target) if tasks is None else list(tasks)
+    chosen = list(blocked_tasks(target) if tasks is None else tasks)
     if not chosen:
         return
     finder = _Finder(target, everybody)
@@ -136,7 +139,7 @@ class _Finder:
     def known(self) -> dict[int, int]:
         """Every task there is, and where its stack begins."""
         if self._known is None:
-            threads = iter_threads(self.target) if self._everybody is None else self._everybody
+            threads = so_far(iter_threads(self.target))[0] if self._everybody is None else self._everybody
             every = [task.address for task in threads]
             bases = Vector(self.target, task_type(self.target), every).column("stack")
             self._known = {

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kshell.errors import Fault, KshellError
+from kshell.errors import Fault
 from kshell.linux.kernel import require_kernel
 from kshell.linux.lists import member_offset
-from kshell.linux.tasks import Task, iter_threads, pid_link, read_tasks, task_type
+from kshell.linux.tasks import Task, iter_threads, pid_link, so_far, task_type
 from kshell.linux.xarray import idr_for_each
 from kshell.value import Vector
 
@@ -34,25 +34,11 @@ def thread_addresses(target: Target) -> list[int]:
 def all_threads(target: Target) -> tuple[list[Task], str]:
     """Return every thread that can be found, and what was damaged, "" for nothing.
 
-    The list of tasks is asked, and where that is damaged the table of ids.
-
-    :raises KshellError: neither can be followed
+    :raises KshellError: there is none
     """
-    found: list[Task] = []
-    try:
-        found.extend(iter_threads(target))
-    except KshellError as error:
-        problem = str(error)
-        try:
-            known = {task.address for task in found}
-            more = [address for address in thread_addresses(target) if address not in known]
-        except KshellError:
-            if not found:
-                raise error from None
-            return found, f"{problem}; these are the tasks before the damage"
-        try:
-            found.extend(read_tasks(target, more))
-        except KshellError as lost:
-            problem += f"; {lost}"
-        return found, f"{problem}; the table of process ids has {len(more)} more tasks, shown too"
-    return found, ""
+    found, problem = so_far(iter_threads(target))
+    if problem is None:
+        return found, ""
+    if not found:
+        raise problem
+    return found, f"{problem}; {problem.hint}" if problem.hint else str(problem)

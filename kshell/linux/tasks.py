@@ -8,11 +8,12 @@ initial pid namespace. ``swapper`` (pid 0), which no list holds, is left out; se
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from kshell.errors import Fault, FormatError, KshellError, NotFoundError
+from kshell.errors import Fault, FormatError, KshellError, NotFoundError, Reason
 from kshell.linux.kernel import require_kernel
-from kshell.linux.lists import chase, member_offset, visited_before
+from kshell.linux.lists import chase, list_for_each, member_offset, ring, visited_before
 from kshell.linux.xarray import idr_find
 from kshell.target.space import AddressSpace
 from kshell.types.model import CType, StructType
@@ -33,6 +34,8 @@ TASK_FROZEN = 0x8000  # 6.1 (f5d39b020809 "freezer,sched: Rewrite core freezer l
 LETTERS = "RSDTtXZPI"
 
 PF_KTHREAD = 0x0020_0000
+#: the end of LIST_POISON2, the ``prev`` of a node that was taken from its list; include/linux/poison.h
+POISON = 0x0122
 #: what every task must tell to be one: pid, tgid, flags, state, comm, mm
 REQUIRED = (1, 2, 7, 8, 9, 10)
 #: the first rows come from a short vector, so that they are shown before thousands are read
@@ -234,8 +237,11 @@ def read_task(target: Target, address: int) -> Task:
 def process_addresses(target: Target) -> list[int]:
     """Return the ``task_struct`` of every process (thread-group leader), in the order of ``init_task.tasks``.
 
+    A list that is damaged is followed from its other end too. Where both ways end at one task that is not in the dump
+    nothing else is missing, and whoever reads it learns why.
+
     :raises SymbolNotFoundError: the kernel's symbols do not tell where ``init_task`` is
-    :raises Fault, FormatError: the list is damaged; the addresses before the damage are in ``visited``
+    :raises Fault, FormatError: the list is damaged; the addresses before and behind the damage are in ``visited``
     """
     return process_rows(target)[0]
 
@@ -254,11 +260,61 @@ def process_rows(target: Target) -> tuple[list[int], list[Held]]:
             pieces = _pieces(kind)
             nodes, columns = target.kernel.chase_rows(head, 0, [(low - offset, size) for low, size in pieces])
             held = [Held(low, size, rows) for (low, size), rows in zip(pieces, columns, strict=True)]
+            ring(target.kernel, head, nodes)
             return [node - offset for node in nodes], held
-        return [node - offset for node in chase(target.kernel, head)], []
+        return [node - offset for node in list_for_each(target, head)], []
     except KshellError as error:
-        error.visited = [node - offset for node in visited_before(error)]  # type: ignore[attr-defined]
+        before, behind, whole = visited_before(error), *_from_behind(target, head)
+        absent = isinstance(error, Fault) and error.reason is not Reason.NOT_MAPPED
+        if absent and not whole and before[-1:] == behind[:1] != []:
+            return [node - offset for node in (*before, *behind[1:])], []
+        if whole:
+            error.visited = [node - offset for node in behind]  # type: ignore[attr-defined]
+            error.hint = f"followed from its other end the list of tasks is whole: {len(behind)}"
+            raise
+        ends = [node - offset for node in dict.fromkeys(before + behind)]
+        between = _other_tasks(target, set(ends))
+        error.visited = [*ends[: len(before)], *between, *ends[len(before) :]]  # type: ignore[attr-defined]
+        error.hint = (f"the list of tasks is damaged: {len(before)} are before that, {len(ends) - len(before)} behind, "
+                      f"{len(between)} were found by other ways; there may be more")
         raise
+
+
+def _from_behind(target: Target, head: int) -> tuple[list[int], bool]:
+    """Return the nodes of the ``list_head`` at *head* that its ``prev`` pointers lead to, in its order; whether all."""
+    back = target.arch.pointer_size
+    try:
+        return ring(target.kernel, head, chase(target.kernel, head, back), back)[::-1], True
+    except KshellError as error:
+        return visited_before(error)[::-1], False
+
+
+def _other_tasks(target: Target, known: set[int], *, threads: bool = False) -> list[int]:
+    """Return the ``task_struct`` of processes besides those *known*, by pid: by the table of ids and the slab cache.
+
+    :param threads: those of all threads
+    """
+    from kshell.linux import slab, slub_objects
+    from kshell.linux.pid_table import thread_addresses
+
+    found: dict[int, None] = {}
+    with suppress(KshellError):
+        found.update(dict.fromkeys(thread_addresses(target)))
+    with suppress(KshellError):
+        cache = target.value("struct kmem_cache", slab.find_cache(target, "task_struct").address)
+        objects = slub_objects.cache_objects(target, cache)
+        found.update(dict.fromkeys(objects.address[objects.allocated].tolist()))
+    kind = task_type(target)
+    every = [address for address in found if address not in known]
+    link = "thread_node.prev" if kind.has("thread_node") else "thread_group.prev"
+    rows = zip(every, *Vector(target, kind, every).columns("pid", "group_leader", "tasks.prev", link), strict=True)
+    good: list[tuple[int, int]] = []
+    for address, pid, leader, prev, before in rows:
+        # one that was released is on no list any more, and may live on for who has a reference
+        last = prev if leader == address else before if threads else None
+        if isinstance(pid, int) and pid and isinstance(last, int) and last & 0xFFFF != POISON:
+            good.append((pid, address))
+    return [address for _, address in sorted(good)]
 
 
 def _pieces(kind: StructType) -> list[tuple[int, int]]:
@@ -279,21 +335,39 @@ def iter_processes(target: Target) -> Iterator[Task]:
     try:
         addresses, held = process_rows(target)
     except KshellError as error:
-        yield from read_tasks(target, visited_before(error))
-        raise
-    yield from read_tasks(target, addresses, held)
+        yield from _read_and_raise(target, visited_before(error), error)
+    else:
+        yield from read_tasks(target, addresses, held)
+
+
+def _read_and_raise(target: Target, addresses: Sequence[int], damage: KshellError) -> Iterator[Task]:
+    """Yield those of the tasks at *addresses* that can be read, and raise *damage*, with how many cannot."""
+    found, problem = so_far(read_tasks(target, addresses))
+    yield from found
+    if problem is not None:
+        damage.hint = f"{damage.hint or 'a list of threads is damaged'}; {len(addresses) - len(found)} cannot be read"
+    raise damage
 
 
 def thread_addresses(target: Target, leader: int) -> list[int]:
-    """Return the ``task_struct`` of every thread of the process whose leader (or any thread) is at *leader*."""
+    """Return the ``task_struct`` of every thread of the process whose leader (or any thread) is at *leader*.
+
+    :raises Fault, FormatError: the list is damaged; the addresses before the damage are in ``visited``
+    """
     kind = task_type(target)
     if kind.has("thread_node"):  # 3.14+ (0c740d0afc3b "introduce for_each_thread()")
         head = target.value(kind, leader).integer("signal")
         head += member_offset(target.type("struct signal_struct"), "thread_head")
         offset = member_offset(kind, "thread_node")
-        return [node - offset for node in chase(target.kernel, head)]
-    offset = member_offset(kind, "thread_group")  # gone in 6.7 (8e1f385104ac)
-    return [leader, *(node - offset for node in chase(target.kernel, leader + offset))]
+        first: list[int] = []
+    else:
+        offset = member_offset(kind, "thread_group")  # gone in 6.7 (8e1f385104ac)
+        head, first = leader + offset, [leader]
+    try:
+        return [*first, *(node - offset for node in list_for_each(target, head))]
+    except KshellError as error:
+        error.visited = [*first, *(node - offset for node in visited_before(error))]  # type: ignore[attr-defined]
+        raise
 
 
 def iter_threads(target: Target, leaders: Iterable[int] | None = None) -> Iterator[Task]:
@@ -301,15 +375,38 @@ def iter_threads(target: Target, leaders: Iterable[int] | None = None) -> Iterat
 
     :raises KshellError: as :func:`iter_processes`; what could be read comes first
     """
-    found = process_addresses(target) if leaders is None else list(leaders)
+    damage: KshellError | None = None
+    try:
+        found = process_addresses(target) if leaders is None else list(leaders)
+    except KshellError as error:
+        found, damage = visited_before(error), error
     counts = Vector(target, task_type(target), found).column("signal->nr_threads")
     addresses: list[int] = []
     for leader, count in zip(found, counts, strict=True):
         if count == 1:
             addresses.append(leader)
-        else:
+            continue
+        try:
             addresses += thread_addresses(target, leader)
-    yield from read_tasks(target, addresses)
+        except KshellError as error:
+            addresses += visited_before(error) or [leader]
+            damage = damage or error
+    if damage is None:
+        yield from read_tasks(target, addresses)
+        return
+    if leaders is None:
+        addresses += _other_tasks(target, set(addresses), threads=True)
+    yield from _read_and_raise(target, addresses, damage)
+
+
+def so_far(found: Iterable[Task]) -> tuple[list[Task], KshellError | None]:
+    """Return what *found* yields, and the error that it ends with: for whoever needs all before the first answer."""
+    every: list[Task] = []
+    try:
+        every.extend(found)
+    except KshellError as error:
+        return every, error
+    return every, None
 
 
 def find_task(target: Target, pid: int) -> int:
@@ -344,9 +441,18 @@ def find_task(target: Target, pid: int) -> int:
 def task_by_pid(target: Target, pid: int) -> Task:
     """Return the task *pid*.
 
+    Where the table of ids cannot be read all threads are looked at.
+
     :raises NotFoundError: there is none; names the pids around it
+    :raises KshellError: it is not among what can be read
     """
-    address = find_task(target, pid)
+    try:
+        address = find_task(target, pid)
+    except KshellError:
+        found = next((task for task in so_far(iter_threads(target))[0] if task.pid == pid), None)
+        if found is None:
+            raise
+        return found
     if not address:
         pids = sorted(task.pid for task in iter_processes(target))
         near = sorted(sorted(pids, key=lambda number: abs(number - pid))[:3])
@@ -363,11 +469,13 @@ def tasks_by_name(target: Target, name: str) -> list[Task]:
 
 
 def with_name(processes: Iterable[Task], name: str) -> list[Task]:
-    """Return those of *processes* whose comm is *name*. Raises as :func:`tasks_by_name`."""
+    """Return those of *processes* whose comm is *name*, as far as they can be read. Raises as :func:`tasks_by_name`."""
     from kshell.types.model import near_names
 
-    every = list(processes)
+    every, problem = so_far(processes)
     found = [task for task in every if task.comm == name]
+    if not found and problem is not None:
+        raise problem
     if not found:
         names = sorted({task.comm for task in every})
         near = near_names(name, names) or [n for n in names if name in n][:3]
