@@ -31,6 +31,7 @@ NT_PRSTATUS = 1
 EVENT_STOP = 128
 WALL = 0x4000_0000
 PATIENCE = 2.0  # seconds: a thread in uninterruptible sleep does not stop
+DEAD = 0.005  # of them after which it is looked whether one has ended
 ASLEEP = 0.05  # of them for one that /proc says to be in such a sleep
 MAX_ROUNDS = 1000  # of looking for threads that were made meanwhile
 MAX_REGISTERS = 4096
@@ -188,15 +189,18 @@ class Hold:
         while waiting:
             for tid in list(waiting):
                 try:
-                    found, status = os.waitpid(tid, os.WNOHANG | WALL)
+                    # stops only: the end of a process that is our own child is its parent's to hear of
+                    found = os.waitid(os.P_PID, tid, os.WSTOPPED | os.WNOHANG | WALL)
                 except ChildProcessError:
                     del waiting[tid]
                     continue
-                if found:
+                if found is not None:
                     del waiting[tid]
-                    if os.WIFSTOPPED(status):
-                        # a stop for a signal that it is about to get, and not for us: it gets it when it goes on
-                        self._held[tid] = 0 if status >> 16 == EVENT_STOP else os.WSTOPSIG(status)
+                    event, number = found.si_status >> 8, found.si_status & 0x7F
+                    # a stop for a signal that it is about to get, and not for us: it gets it when it goes on
+                    self._held[tid] = 0 if event == EVENT_STOP else number
+                elif time.monotonic() - begun > DEAD and _is_dead(tid):
+                    del waiting[tid]
             passed = time.monotonic() - begun
             if passed > PATIENCE or (passed > ASLEEP and all(_state(tid) in "D?" for tid in waiting)):
                 self._asleep.update(waiting)

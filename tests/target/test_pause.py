@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -242,6 +242,16 @@ def test_one_that_ends_while_it_is_held() -> None:
         with target.question(), pytest.raises(KshellError):
             target.facts.registers(None)
         assert child.wait(5) == -signal.SIGKILL, "and its parent hears of it"
+
+
+def test_its_parent_hears_of_its_end() -> None:
+    """Also where that is who looks at it: kshell as a library, at a child of its own."""
+    for _ in range(20):
+        with running("count") as child, opened(child) as target:
+            child.kill()
+            with suppress(KshellError), target.question():
+                target.facts.registers(None)
+            assert child.wait(10) == -signal.SIGKILL
 
 
 def test_registers_are_changed() -> None:
