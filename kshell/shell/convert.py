@@ -74,7 +74,7 @@ def _address(text: str) -> int:
 @click.option("-d", "--level", type=click.IntRange(0, 31), default=0, show_default=True, metavar="N",
               help="Leave out pages; see below.")
 @click.option("--force", is_flag=True, help="Write over OUT when it is there.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress and no summary.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress and no summary; what IN lacks is told.")
 @click.option("--raw", is_flag=True, help="IN is raw physical memory.")
 @click.option("--phys-base", type=_address, default="0", metavar="ADDR",
               help="Of raw memory: the physical address of its first byte.")
@@ -105,6 +105,7 @@ def command(
     try:
         with open_target(source, options=options) as target:
             done = convert(target, output, to=to, codec=codec, level=level, force=force, progress=bar.show)
+            missing = target.findings.get("missing")
     except KshellError as error:
         bar.clear()
         sys.stderr.write(f"kshell: {escape(str(error))}\n" + (f"  {escape(error.hint)}\n" if error.hint else ""))
@@ -123,6 +124,9 @@ def command(
         sys.stdout.write("\n".join([*lines, ""]))
         if to == "raw" and done.absent + sum(done.left_out.values()) + len(done.lost):
             sys.stderr.write("kshell: a raw image cannot tell what is absent: it reads as zeroes\n")
+    if missing is not None:  # OUT cannot tell it from what was left out on purpose
+        both = f"{escape(source)} is not complete, and so {escape(output)} is not"
+        sys.stderr.write(f"kshell: {both}: {escape(missing)}\n")
     return 0
 
 

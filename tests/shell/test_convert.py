@@ -49,6 +49,15 @@ def test_a_dump_is_converted_and_told(tmp_path: Path, guest_61: GuestImage) -> N
     assert "reads as zeroes" in raw.stderr and "absent in the source, and here" in raw.stdout
 
 
+def test_a_source_that_is_cut_is_told_of_even_quietly(tmp_path: Path, guest_61: GuestImage) -> None:
+    cut, out = tmp_path / "cut", tmp_path / "out"
+    with guest_61.elf.open("rb") as file:
+        cut.write_bytes(file.read(guest_61.elf.stat().st_size - (1 << 20)))
+    done = run("convert", "-q", "-c", "snappy", str(cut), str(out))
+    assert (done.returncode, done.stdout) == (0, "") and out.exists()
+    assert "is not complete" in done.stderr and "the file ends early" in done.stderr
+
+
 @pytest.mark.parametrize("arguments, status, words", [
     (("convert", "nosuch", "out"), 1, "no such file"), (("convert", "-d", "32", "a", "b"), 2, "-d"),
     (("convert", "--to", "vhd", "a", "b"), 2, "--to"), (("convert", "a", "b", "c"), 2, "unexpected")])
