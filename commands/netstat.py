@@ -16,6 +16,7 @@ from kshell.api import (
     Row,
     Session,
     UsageError,
+    Warn,
     dcmd,
     walker,
 )
@@ -24,6 +25,13 @@ from kshell.linux.sockets import Sockets
 
 SMALL = {"TIME_WAIT": "struct inet_timewait_sock", "NEW_SYN_RECV": "struct request_sock"}
 KINDS = ("tcp", "tcp6", "udp", "udp6", "unix")
+
+
+def _missing(known: Sockets) -> Iterator[Output]:
+    if known.unread:
+        first = known.unread[0]
+        first.hint = f"so {len(known.unread)} sockets, connections or chains cannot be read; what can be is shown"
+        yield Warn(first)
 
 
 def _told(known: Sockets) -> Iterator[Note]:
@@ -58,6 +66,7 @@ def netstat(
         if kind in (None, one.kind):
             yield Row(one.address, (one.address, one.kind, one.state, one.inode, one.local, one.remote),
                       SMALL.get(one.state))
+    yield from _missing(known)
 
 
 @dcmd("sonode", columns=(
@@ -84,15 +93,20 @@ def sonode(session: Session, address: int | None) -> Iterator[Output]:
         yield Row(one.address, (
             one.address, sockets.FAMILIES.get(one.family, str(one.family)), sockets.TYPES.get(one.type, str(one.type)),
             one.protocol, state, one.sock or None, one.file or None, one.inode))
-    if address is not None and not some:
+    if address is None:
+        yield from _missing(known)
+    elif not some:
         raise KshellError(f"no socket at 0x{address:x}", hint="::sonode lists those there are")
 
 
 @walker("sonode", yields="struct socket")
 def walk_sonode(session: Session) -> Iterator[int]:
     """Walk the sockets, the kernel's own too."""
-    for one in Sockets(session.target).found:
+    known = Sockets(session.target)
+    for one in known.found:
         yield one.address
+    if known.unread:
+        raise known.unread[0]
 
 
 @walker("netstack", yields="struct net")

@@ -17,6 +17,7 @@ from kshell.api import (
     Record,
     Row,
     Session,
+    Warn,
     dcmd,
     escape,
     walker,
@@ -36,6 +37,13 @@ def _chosen(known: Workqueues, address: int | None) -> list[Queue]:
     if not found and address is not None:
         raise KshellError(f"no workqueue at 0x{address:x}", hint="::taskq lists those there are")
     return found
+
+
+def _missing(known: Workqueues) -> Iterator[Output]:
+    if known.unread:
+        first = known.unread[0]
+        first.hint = f"so {len(known.unread)} queues, pools, workers or lists cannot be read; what can be is shown"
+        yield Warn(first)
 
 
 def _function(names: lock_rows.Names, work: Work) -> str:
@@ -94,6 +102,7 @@ def taskq(
                 "function": _function(names, work)})
             if stacks and task:
                 yield from session.eval(f"0x{task:x}::findstack")
+    yield from _missing(known)
 
 
 @dcmd("taskq_entry", columns=(
@@ -110,8 +119,8 @@ def taskq_entry(session: Session, address: int | None) -> Iterator[Output]:
       ::taskq_entry
       ::taskq -n events | ::taskq_entry
     """
-    names = lock_rows.Names(session.target)
-    for work in Workqueues(session.target).works():
+    names, known = lock_rows.Names(session.target), Workqueues(session.target)
+    for work in known.works():
         if address not in (None, work.address, work.queue.address if work.queue else 0):
             continue
         pool = work.pool
@@ -119,6 +128,7 @@ def taskq_entry(session: Session, address: int | None) -> Iterator[Output]:
             work.address, work.state, work.queue.name if work.queue else None, pool.number if pool else None,
             pool.cpu if pool and pool.cpu >= 0 else None, _function(names, work),
             _thread(names, work)))
+    yield from _missing(known)
 
 
 @walker("workqueue", yields=QUEUE)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 LIMIT = 1 << 22
 #: how often a list of a target that runs is followed before it is taken for damaged
 TRIES = 4
+#: ``list_head.prev`` is behind one pointer
+POINTER = 8
 
 
 def chase(memory: Memory, head: int, offset: int = 0, limit: int = LIMIT) -> list[int]:
@@ -111,6 +113,28 @@ def ring(memory: Memory, head: int, nodes: list[int], offset: int = 0) -> list[i
         with _carrying(nodes):
             raise FormatError(f"the list at 0x{head:x} does not come back to its head: 0x{nodes[-1]:x} leads to NULL")
     return nodes
+
+
+def from_both_ends(memory: Memory, head: int) -> tuple[list[int], list[int], KshellError | None]:
+    """Return the nodes of the ``list_head`` at *head*; of one that is damaged those before and those behind the damage.
+
+    What is behind it is found by the ``prev`` pointers, and is all of it where nothing of them is damaged: none are
+    before then. The last node before and the first one behind may be where nothing can be read.
+    """
+    try:
+        return ring(memory, head, chase(memory, head)), [], None
+    except KshellError as error:
+        damage = error
+    behind, whole = from_behind(memory, head)
+    return [] if whole else visited_before(damage), behind, damage
+
+
+def from_behind(memory: Memory, head: int) -> tuple[list[int], bool]:
+    """Return the nodes of the ``list_head`` at *head* that its ``prev`` pointers lead to, in its order; whether all."""
+    try:
+        return ring(memory, head, chase(memory, head, POINTER), POINTER)[::-1], True
+    except KshellError as error:
+        return visited_before(error)[::-1], False
 
 
 def list_for_each_entry(target: Target, type: str | CType, head: int, member: str) -> Vector:

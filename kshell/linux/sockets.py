@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-from kshell.errors import FormatError
+from kshell.errors import FormatError, KshellError
 from kshell.linux import slub_objects
 from kshell.linux.kernel import require_kernel
 from kshell.linux.lists import list_for_each_entry, member_offset
@@ -81,6 +82,7 @@ class Sockets:
 
     :ivar found: by address
     :ivar lost: slabs whose free objects are not all told, so that freed sockets may be among those found
+    :ivar unread: why sockets, connections or chains of them could not be read; the others are told all the same
     """
 
     def __init__(self, target: Target) -> None:
@@ -89,9 +91,14 @@ class Sockets:
         cache = target.value("unsigned long", target.address_of("sock_inode_cachep")).integer()
         objects = slub_objects.cache_objects(target, target.value("struct kmem_cache", cache))
         self.lost = len(objects.damaged) + len(objects.lost)
+        self.unread: list[KshellError] = []
         kind = target.type("struct socket_alloc")
-        self.found = [self._socket(target.value(kind, address))
-                      for address in sorted(objects.address[objects.allocated].tolist())]
+        self.found: list[Socket] = []
+        for address in sorted(objects.address[objects.allocated].tolist()):
+            try:
+                self.found.append(self._socket(target.value(kind, address)))
+            except KshellError as error:
+                self.unread.append(error)
 
     def _socket(self, value: Value) -> Socket:
         own, sock, family, protocol = value["socket"], value.integer("socket.sk"), 0, ""
@@ -106,21 +113,33 @@ class Sockets:
 
         A listening socket is in no table that all kernels have; it always has a ``struct socket``.
         """
-        target, common = self.target, self.target.type("struct sock_common")
+        common = self.target.type("struct sock_common")
         inodes = {one.sock: one.inode for one in self.found if one.sock}
         for one in self.found:
-            if one.family == UNIX:
-                yield self._unix(one)
-            if not one.sock or one.family not in (INET, INET6) or one.type not in (1, 2):
-                continue
-            sock = target.value("struct sock", one.sock)
-            protocol = sock.integer("sk_protocol")
-            head = target.value(common, one.sock)
-            if (protocol == TCP and head.integer("skc_state") == LISTEN) or (
-                    protocol == UDP and head.integer("skc_num")):
-                yield self._internet(head, "tcp" if protocol == TCP else "udp", one.inode)
-        for address in self._connections():
-            yield self._internet(target.value(common, address), "tcp", inodes.get(address, 0))
+            with self._noting():
+                yield from self._with_socket(one)
+        with self._noting():
+            for address in self._connections():
+                with self._noting():
+                    yield self._internet(self.target.value(common, address), "tcp", inodes.get(address, 0))
+
+    @contextmanager
+    def _noting(self) -> Iterator[None]:
+        """Keep an error of the block in ``unread`` and go on behind it."""
+        try:
+            yield
+        except KshellError as error:
+            self.unread.append(error)
+
+    def _with_socket(self, one: Socket) -> Iterator[Endpoint]:
+        if one.family == UNIX:
+            yield self._unix(one)
+        if not one.sock or one.family not in (INET, INET6) or one.type not in (1, 2):
+            return
+        protocol = self.target.value("struct sock", one.sock).integer("sk_protocol")
+        head = self.target.value("struct sock_common", one.sock)
+        if (protocol == TCP and head.integer("skc_state") == LISTEN) or (protocol == UDP and head.integer("skc_num")):
+            yield self._internet(head, "tcp" if protocol == TCP else "udp", one.inode)
 
     def _unix(self, one: Socket) -> Endpoint:
         value = self.target.value("struct unix_sock", one.sock)
@@ -169,7 +188,8 @@ class Sockets:
                 raise FormatError(f"the inet_hashinfo at 0x{table:x} is damaged: {count} buckets")
             heads = np.frombuffer(target.kernel.read(info.integer("ehash"), count * 8), "<u8")
             for node in heads[(heads != 0) & (heads & 1 == 0)].tolist():  # an odd one ends a chain
-                yield from (one - offset for one in self._chain(node))
+                with self._noting():
+                    yield from (one - offset for one in self._chain(node))
 
     def _chain(self, node: int) -> Iterator[int]:
         """Yield the nodes of an hlist_nulls: its end is no NULL, but an odd number."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kshell.errors import Fault, FormatError, KshellError, NotFoundError, Reason
 from kshell.linux.kernel import require_kernel
-from kshell.linux.lists import chase, list_for_each, member_offset, ring, visited_before
+from kshell.linux.lists import from_behind, list_for_each, member_offset, ring, visited_before
 from kshell.linux.xarray import idr_find
 from kshell.target.space import AddressSpace
 from kshell.types.model import CType, StructType
@@ -264,7 +264,7 @@ def process_rows(target: Target) -> tuple[list[int], list[Held]]:
             return [node - offset for node in nodes], held
         return [node - offset for node in list_for_each(target, head)], []
     except KshellError as error:
-        before, behind, whole = visited_before(error), *_from_behind(target, head)
+        before, behind, whole = visited_before(error), *from_behind(target.kernel, head)
         absent = isinstance(error, Fault) and error.reason is not Reason.NOT_MAPPED
         if absent and not whole and before[-1:] == behind[:1] != []:
             return [node - offset for node in (*before, *behind[1:])], []
@@ -278,15 +278,6 @@ def process_rows(target: Target) -> tuple[list[int], list[Held]]:
         error.hint = (f"the list of tasks is damaged: {len(before)} are before that, {len(ends) - len(before)} behind, "
                       f"{len(between)} were found by other ways; there may be more")
         raise
-
-
-def _from_behind(target: Target, head: int) -> tuple[list[int], bool]:
-    """Return the nodes of the ``list_head`` at *head* that its ``prev`` pointers lead to, in its order; whether all."""
-    back = target.arch.pointer_size
-    try:
-        return ring(target.kernel, head, chase(target.kernel, head, back), back)[::-1], True
-    except KshellError as error:
-        return visited_before(error)[::-1], False
 
 
 def _other_tasks(target: Target, known: set[int], *, threads: bool = False) -> list[int]:

@@ -8,11 +8,13 @@ the list of a pool, of a worker that will run it next, or, when its queue may no
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
+from kshell.errors import KshellError
 from kshell.linux.kernel import require_kernel
-from kshell.linux.lists import list_for_each_entry
+from kshell.linux.lists import from_both_ends, member_offset
 from kshell.linux.xarray import idr_for_each
 
 if TYPE_CHECKING:
@@ -92,35 +94,59 @@ class Work(NamedTuple):
 class Workqueues:
     """The workqueues of one target, read once.
 
-    :raises KshellError: from every attribute: they cannot be found, or a list is damaged
+    :ivar unread: why queues, pools, workers or lists of works could not be read; the others are told all the same
+    :raises KshellError: from every attribute: they cannot be found
     """
 
     def __init__(self, target: Target) -> None:
         require_kernel(target)
         self.target = target
+        self.unread: list[KshellError] = []
+
+    def _listed(self, kind: str, head: int, member: str) -> list[Value]:
+        """Return the structures on a list, as far as it can be followed from its two ends."""
+        before, behind, damage = from_both_ends(self.target.kernel, head)
+        if damage is not None:
+            self.unread.append(damage)
+        offset, whole = member_offset(self.target.type(kind), member), self.target.type(kind)
+        return [self.target.value(whole, node - offset) for node in dict.fromkeys(before + behind)]
+
+    @contextmanager
+    def _noting(self) -> Iterator[None]:
+        """Keep an error of the block in ``unread`` and go on behind it."""
+        try:
+            yield
+        except KshellError as error:
+            self.unread.append(error)
 
     @cached_property
     def queues(self) -> list[Queue]:
-        head = self.target.address_of("workqueues")
-        return [self._queue(value) for value in list_for_each_entry(
-            self.target, "struct workqueue_struct", head, "list")]
+        found = []
+        for value in self._listed("struct workqueue_struct", self.target.address_of("workqueues"), "list"):
+            with self._noting():
+                found.append(self._queue(value))
+        return found
 
     def _queue(self, value: Value) -> Queue:
-        links = list_for_each_entry(self.target, "struct pool_workqueue", value["pwqs"].address, "pwqs_node")
+        links: dict[int, int] = {}
+        for link in self._listed("struct pool_workqueue", value["pwqs"].address or 0, "pwqs_node"):
+            with self._noting():
+                links[link.address or 0] = link.integer("pool")
         rescuer, limit = value.integer("rescuer"), value.integer("saved_max_active")
         return Queue(
             value.address, value["name"].string(), value.integer("flags"), limit if limit < INT_MAX else None,
-            {link.address: link.integer("pool") for link in links},
-            self.target.value("struct worker", rescuer).integer("task") if rescuer else 0)
+            links, self.target.value("struct worker", rescuer).integer("task") if rescuer else 0)
 
     @cached_property
     def pools(self) -> dict[int, Pool]:
         """The pools by address."""
         found = {}
-        for entry in idr_for_each(self.target, self.target.address_of("worker_pool_idr")):
-            value = self.target.value("struct worker_pool", entry.entry)
-            found[value.address] = Pool(
-                value.address, value.integer("id"), value.integer("cpu"), value["attrs"].deref().integer("nice"))
+        with self._noting():
+            for entry in idr_for_each(self.target, self.target.address_of("worker_pool_idr")):
+                with self._noting():
+                    value = self.target.value("struct worker_pool", entry.entry)
+                    found[entry.entry] = Pool(
+                        entry.entry, value.integer("id"), value.integer("cpu"), value["attrs"].deref().integer("nice"))
         return found
 
     @cached_property
@@ -129,11 +155,12 @@ class Workqueues:
         found = []
         for pool in self.pools.values():
             head = self.target.value("struct worker_pool", pool.address)["workers"].address
-            for value in list_for_each_entry(self.target, "struct worker", head, "node"):
-                found.append(Worker(
-                    value.address, value.integer("task"), value.integer("id"), pool,
-                    bool(value.integer("flags") & WORKER_IDLE), value.integer("current_work"),
-                    value.integer("current_func"), value.integer("current_pwq"), value["desc"].string()))
+            for value in self._listed("struct worker", head or 0, "node"):
+                with self._noting():
+                    found.append(Worker(
+                        value.address or 0, value.integer("task"), value.integer("id"), pool,
+                        bool(value.integer("flags") & WORKER_IDLE), value.integer("current_work"),
+                        value.integer("current_func"), value.integer("current_pwq"), value["desc"].string()))
         return found
 
     @cached_property
@@ -159,21 +186,22 @@ class Workqueues:
                 yield Work(
                     worker.work, "running", worker.function, self.links.get(worker.link), worker.pool, worker)
             head = self.target.value("struct worker", worker.address)["scheduled"].address
-            yield from self._listed(head, "next", worker.pool, worker)
+            yield from self._works(head, "next", worker.pool, worker)
         for pool in self.pools.values():
             head = self.target.value("struct worker_pool", pool.address)["worklist"].address
-            yield from self._listed(head, "pending", pool, None)
+            yield from self._works(head, "pending", pool, None)
         for queue in self.queues:
             for link, pool_address in queue.links.items():
                 value = self.target.value("struct pool_workqueue", link)
                 # Since 5.15 (f97a4a1a3f87 "workqueue: Rename "delayed" (delayed by active management) to "inactive"")
                 waiting = value["inactive_works"] if value.has("inactive_works") else value["delayed_works"]
-                yield from self._listed(waiting.address, "inactive", self.pools.get(pool_address), None)
+                yield from self._works(waiting.address, "inactive", self.pools.get(pool_address), None)
 
-    def _listed(self, head: int, state: str, pool: Pool | None, worker: Worker | None) -> Iterator[Work]:
-        for value in list_for_each_entry(self.target, "struct work_struct", head, "entry"):
-            queue = self._queue_of(value.integer("data.counter") % (1 << 64))
-            yield Work(value.address, state, value.integer("func"), queue, pool, worker)
+    def _works(self, head: int | None, state: str, pool: Pool | None, worker: Worker | None) -> Iterator[Work]:
+        for value in self._listed("struct work_struct", head or 0, "entry"):
+            with self._noting():
+                queue = self._queue_of(value.integer("data.counter") % (1 << 64))
+                yield Work(value.address or 0, state, value.integer("func"), queue, pool, worker)
 
     def _queue_of(self, data: int) -> Queue | None:
         """Return the queue that a work's *data* tells. How many of its bits are flags depends on the kernel."""

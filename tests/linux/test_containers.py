@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from kshell.errors import Fault, FormatError
+from kshell.errors import Fault, FormatError, Reason
 from kshell.linux import lists, maple, rbtree, xarray
 from kshell.linux.maple import MapleEntry
+from kshell.memory.model import Memory
 from tests.linux.built import BASE, Built
 
 LEAF, RANGE, ARANGE = 1, 2, 3
@@ -207,3 +208,38 @@ def test_xarray_damage(built: Built, shift: int) -> None:
         list(xarray.xa_for_each(built.target, BASE))
     with pytest.raises(FormatError, match="damaged"):
         xarray.xa_load(built.target, BASE, 0)
+
+
+def test_a_ring_is_followed_from_both_ends() -> None:
+    """Nodes at 0x1000, 0x2000, ...: a pointer forwards, one back; what is written over leads nowhere."""
+    def ring_of(damage: dict[int, int]) -> tuple[list[int], list[int], bool]:
+        places = [0x1000 * number for number in range(1, 8)]
+        words = {}
+        for before, here, behind in zip(places[-1:] + places, places, places[1:] + places[:1], strict=False):
+            words[here], words[here + 8] = behind, before
+        memory = Words(words | damage)
+        before, behind, error = lists.from_both_ends(memory, 0x1000)
+        return before, behind, error is None
+
+    every = [0x1000 * number for number in range(2, 8)]
+    assert ring_of({}) == (every, [], True)
+    assert ring_of({0x3000: 0xDEAD0}) == ([], every, False)
+    assert ring_of({0x3000: 0}) == ([], every, False), "a ring has no end"
+    assert ring_of({0x3008: 0xDEAD0}) == (every, [], True), "nobody asked"
+    assert ring_of({0x3000: 0xDEAD0, 0x6008: 0xDEAD8}) == (
+        [0x2000, 0x3000, 0xDEAD0], [0xDEAD8, 0x6000, 0x7000], False)
+    assert ring_of({0x1000: 0}) == ([], [], True), "a head of zeroes is none yet"
+
+
+class Words(Memory):
+    """A memory of 8-byte words."""
+
+    space = "kernel"
+
+    def __init__(self, words: dict[int, int]) -> None:
+        self.words = words
+
+    def read_upto(self, address: int, size: int) -> tuple[bytes, Fault | None]:
+        if address not in self.words or size != 8:
+            return b"", Fault(address, size, Reason.NOT_MAPPED, space=self.space)
+        return self.words[address].to_bytes(8, "little"), None

@@ -45,6 +45,11 @@ def test_makedumpfile_took_pages_of_tasks_for_user_memory(guest_kdump_612: Guest
             assert "victim" in ask(target, line), line
         assert f"{len(known)} tasks" in ask(target, "::uptime") and "pause" in ask(target, "::stacks")
         assert "there may be more" in ask(target, "::locks")
+        # of the other lists too what is there is shown, and that it is not all
+        for line, row, told in (("::taskq", "events", "lists"), ("::netstat", "", "chains"),
+                                ("::sonode", "netlink", "chains"), ("::taskq_entry", "", "lists")):
+            answer = ask(target, line)
+            assert row in answer and f"{told} cannot be read" in answer, answer
 
 
 @pytest.mark.parametrize("leads_to", [NOWHERE, 0])
