@@ -7,8 +7,6 @@ write memory. hmp-commands.hx and ``qmp_pmemsave`` in QEMU's system/cpus.c.
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -76,6 +74,8 @@ class QmpMemory(Memory):
     def _saved(self, address: int, size: int) -> bytes:
         """Return memory that QEMU wrote to a file. Where it cannot, no other one is tried."""
         if self._folder is None:
+            import tempfile
+
             self._folder = Path(tempfile.mkdtemp(prefix="kshell-"))
             self._folder.chmod(0o711)  # QEMU may be another user; nobody can list it
         path = self._folder / f"{os.urandom(12).hex()}"
@@ -114,6 +114,8 @@ class QmpMemory(Memory):
 
     def close(self) -> None:
         if self._folder is not None:
+            import shutil
+
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
 

@@ -113,7 +113,7 @@ def test_without_files_words_are_enough(live_guest: RunningGuest, monkeypatch: p
     with closing(Qmp(str(live_guest.qmp_socket))) as qmp:
         pieces = parse_mtree(qmp.monitor("info mtree -f"))
         slow = QmpMemory(qmp, pieces, "", lambda: False)
-        monkeypatch.setattr("kshell.memory.qmpmem.tempfile.mkdtemp", lambda prefix: "/nonexistent/kshell")
+        monkeypatch.setattr("tempfile.mkdtemp", lambda prefix: "/nonexistent/kshell")
         with pytest.raises(OSError, match="nonexistent"):
             slow.read(0x100000, 100_000)
         slow._folder = Path("/nonexistent")
