@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from kshell.target.target import Target
 
 Found = TypeVar("Found")
 
-_KEPT: WeakKeyDictionary[Any, tuple[int, dict[str, Any]]] = WeakKeyDictionary()
 
-
-def kept(target: Target, name: str, make: Callable[[Target], Found]) -> Found:
+def kept(target: Target, name: str, make: Callable[[Target], Found], *state: int) -> Found:
     """Return ``make(target)``, made once for each state of the memory (:class:`kshell.memory.model.Epoch`).
 
-    What is made must not refer to the target. An error is not kept.
+    It lies in ``target.kept`` and goes with the target, which it may refer to. An error is not kept.
+
+    :param state: what else must be as it was
     """
-    epoch = target.physical.epoch.count
-    found = _KEPT.get(target)
-    if found is None or found[0] != epoch:
-        found = _KEPT[target] = epoch, {}
-    values = found[1]
-    if name not in values:
-        values[name] = make(target)
-    result: Found = values[name]
+    now = (target.physical.epoch.count, target.kernel.epoch.count, *state)
+    before = target.kept.get(name)
+    if before is None or before[0] != now:
+        before = target.kept[name] = now, make(target)
+    result: Found = before[1]
     return result

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 from kshell.errors import FormatError, KshellError
+from kshell.linux.kept import kept
 from kshell.linux.modules import regions
 from kshell.linux.traced_returns import TRAMPOLINES, real_return
 from kshell.target.modules import iter_modules
@@ -188,13 +188,6 @@ class Unwinding:
         return real
 
 
-_KNOWN: WeakKeyDictionary[Target, tuple[int, Unwinding]] = WeakKeyDictionary()
-
-
 def unwinding(target: Target) -> Unwinding:
     """Return what is known for unwinding in *target*; it is found again after its memory was written or has moved."""
-    count = target.kernel.epoch.count
-    known = _KNOWN.get(target)
-    if known is None or known[0] != count:
-        known = _KNOWN[target] = count, Unwinding(target)
-    return known[1]
+    return kept(target, "unwinding", Unwinding)

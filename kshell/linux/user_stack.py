@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
 
 from kshell.errors import KshellError
 from kshell.linux import processes
+from kshell.linux.kept import kept
 from kshell.linux.page_cache import CachedFiles
 from kshell.linux.programs import Program, Region
 from kshell.linux.stack import USER_STACK, Stack, is_pt_regs, layout_of, task_stack
@@ -31,21 +31,16 @@ if TYPE_CHECKING:
 #: cs of code of 32 bits (arch/x86/include/asm/segment.h)
 CS32 = 0x23
 
-_KNOWN: WeakKeyDictionary[Target, tuple[int, int, Program]] = WeakKeyDictionary()
-
-
 def own_program(target: Target) -> Program:
     """Return the code of the process or core that is the target, kept while it stands still."""
     from kshell.target.user import UserTarget
 
     assert isinstance(target, UserTarget)
     moment = -1 if target.control is None else target.control.moment
-    count = target.kernel.epoch.count
-    known = _KNOWN.get(target)
-    if known is None or known[:2] != (moment, count) or (target.live and not target.facts.standing):
-        regions = [Region(*mapping) for mapping in target.facts.mappings()]
-        known = _KNOWN[target] = moment, count, Program(target.kernel, regions, target.object_at)
-    return known[2]
+    if target.live and not target.facts.standing:
+        target.kept.pop("program", None)
+    return kept(target, "program", lambda _: Program(
+        target.kernel, [Region(*mapping) for mapping in target.facts.mappings()], target.object_at), moment)
 
 
 def thread_stack(target: Target, tid: int | None) -> Stack:

@@ -82,6 +82,8 @@ class Target:
         self._cpus: list[Cpu] = []
         self._moment = self._known = -1  # of the control, when the CPUs were asked for, and when all was forgotten
         self._questions = 0
+        #: what :mod:`kshell.linux.kept` keeps, by name: the state of the memory in which it was found, and what it is
+        self.kept: dict[str, tuple[tuple[int, ...], Any]] = {}
         #: what was found where, or why not: {"kernel": ..., "symbols": ..., "types": ..., "image": ...}
         self.findings: dict[str, str] = {}
         #: told how far long work is: (what, done, in all); None: nobody wants to know
@@ -342,6 +344,7 @@ class Target:
         # The indexes look at cache files and at the image through mappings, which end with the last view of them.
         self._symbols = self._types = self.make_symbols = self.make_types = self.make_space = None
         self._spaces.clear()
+        self.kept.clear()
 
     def __enter__(self) -> Self:
         return self
