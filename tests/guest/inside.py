@@ -136,6 +136,8 @@ def main() -> None:
                                  "-e", "! sleep 0.3", "-e", "::writes", "-e", "::undo"))
     scenario("cow", shell("--cow", "-e", "panic_timeout/W 1234", "-e", "panic_timeout/X", "-e", "::getu teller", "-e",
                           f"{text}::uwrite -z private", "-e", f"{text}/s"))
+    # this very process waits for its child then: a dynamically linked program, built by others
+    scenario("user-stack", shell("-k", "--json", "-e", f"0t{os.getpid()}::pid2proc | ::stack -u"))
     own = own_process()
     time.sleep(0.2)
     scenario("user-status", shell("-e", "::status", "-e", "::ps victim"), uid=USER)

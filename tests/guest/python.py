@@ -18,7 +18,7 @@ from .libraries import LOADER, needed
 from .packages import Package, bundle
 
 TOP = Path(__file__).parent.parent.parent
-BUNDLES = ("python3.11-minimal", "libpython3.11-minimal", "libpython3.11-stdlib")
+BUNDLES = ("python3.11-minimal", "libpython3.11-minimal", "libpython3.11-stdlib", "libstdc++6")
 WHEELS = ("click", "numpy")
 SERIES = (3, 11)
 UNUSED = re.compile(r"/(test|tests|idlelib|ensurepip|lib2to3|turtledemo|tkinter|pydoc_data|distutils|__pycache__|f2py"
@@ -51,12 +51,15 @@ def add_python(archive: Archive) -> None:
     archive.file("usr/bin/python3.11", program.read_bytes(), 0o755)
     archive.link("bin/python3", "/usr/bin/python3.11")
     wanted.append(program.read_bytes())
-    _add_libraries(archive, packages, wanted)
     for wheel in _wheels():
         with zipfile.ZipFile(wheel) as content:
             for name in content.namelist():
                 if not name.endswith("/") and not UNUSED.search(f"/{name}") and not name.endswith((".pyi", ".h", ".a")):
-                    _add(archive, f"inside/{name}", content.read(name))
+                    data = content.read(name)
+                    _add(archive, f"inside/{name}", data)
+                    if name.endswith(".so"):
+                        wanted.append(data)  # numpy needs the C++ library
+    _add_libraries(archive, packages, wanted)
     for name, data in _sources():
         first, _, rest = name.partition("/")
         _add(archive, f"inside/kshell/{rest}" if first == "kshell" else f"inside/kshell/{name}", data)

@@ -61,6 +61,17 @@ def test_root_sees_the_kernel(inside: Inside) -> None:
     assert "types: BTF in the image" in said.out
 
 
+def test_the_user_stack_of_python(inside: Inside) -> None:
+    """A dynamically linked program, by the unwind tables and names in its memory, down to where it began."""
+    said = inside["user-stack"]
+    frames = [json.loads(line) for line in said.out.splitlines()]
+    assert said.status == 0 and all(frame["reliable"] for frame in frames)
+    users = [frame["symbol"] for frame in frames if frame["stack"] == "user"]
+    assert any(name.startswith("wait") for name in users[:2]) and "_PyEval_EvalFrameDefault" in users
+    assert users[-1] == "_start" and users[-2] == "__libc_start_main" and "Py_BytesMain" in users
+    assert frames[0]["symbol"] == "__schedule" and "do_wait" in [frame["symbol"] for frame in frames]
+
+
 @pytest.fixture(scope="module")
 def facts(inside: Inside) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(inside["facts"].out)
