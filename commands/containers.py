@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from kshell.api import Abort, Item, KshellError, Session, Target, walker
+from kshell.api import Abort, Item, KshellError, Session, walker
 from kshell.linux import lists, maple, mm, percpu, rbtree, stack, tasks, xarray
 from kshell.linux.kernel import require_kernel
 
 
-def _followed(follow: Callable[[Target, int], list[int]], session: Session, address: int) -> Iterator[int]:
-    """Yield the nodes that *follow* finds from *address*, those before the damage too when there is some."""
+def _followed(follow: Callable[[], list[int]]) -> Iterator[int]:
+    """Yield the nodes that *follow* finds, those before the damage too when there is some."""
     try:
-        nodes = follow(session.target, address)
+        nodes = follow()
     except KshellError as error:
         yield from lists.visited_before(error)
         raise
@@ -22,19 +22,19 @@ def _followed(follow: Callable[[Target, int], list[int]], session: Session, addr
 @walker("list", yields="struct list_head")
 def list_(session: Session, address: int) -> Iterator[int]:
     """Walk the list_head nodes of a list, from its head."""
-    return _followed(lists.list_for_each, session, address)
+    return _followed(lambda: lists.list_for_each(session.target, address))
 
 
 @walker("hlist", yields="struct hlist_node")
 def hlist(session: Session, address: int) -> Iterator[int]:
     """Walk the hlist_node nodes of a hash chain, from its hlist_head."""
-    return _followed(lists.hlist_for_each, session, address)
+    return _followed(lambda: lists.hlist_for_each(session.target, address))
 
 
 @walker("llist", yields="struct llist_node")
 def llist(session: Session, address: int) -> Iterator[int]:
     """Walk the llist_node nodes of a lock-less list, from its llist_head."""
-    return _followed(lists.hlist_for_each, session, address)
+    return _followed(lambda: lists.hlist_for_each(session.target, address))
 
 
 @walker("rbtree", yields="struct rb_node")

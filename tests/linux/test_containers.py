@@ -218,8 +218,8 @@ def test_a_ring_is_followed_from_both_ends() -> None:
         for before, here, behind in zip(places[-1:] + places, places, places[1:] + places[:1], strict=False):
             words[here], words[here + 8] = behind, before
         memory = Words(words | damage)
-        before, behind, error = lists.from_both_ends(memory, 0x1000)
-        return before, behind, error is None
+        forwards, backwards, error = lists.from_both_ends(memory, 0x1000)
+        return forwards, backwards, error is None
 
     every = [0x1000 * number for number in range(2, 8)]
     assert ring_of({}) == (every, [], True)

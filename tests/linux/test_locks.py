@@ -125,6 +125,6 @@ def test_a_list_without_its_lock_is_damage(target: Target) -> None:
 
 def test_an_idle_kernel_waits_for_no_lock(guest: Guest) -> None:
     assert list(locks.waits(guest.target)) == []
-    every = locks.waits(guest.target, locks.blocked_tasks(guest.target, every=True))
+    every = locks.waits(guest.target, list(locks.blocked_tasks(guest.target, every=True)))
     assert all(wait.kind in ("completion", "rwsem", "mutex") for wait in every)
     assert tasks.task_by_pid(guest.target, 1).state == "S"

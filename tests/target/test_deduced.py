@@ -179,7 +179,7 @@ def test_operands_that_look_alike_or_do_not_agree_are_none(monkeypatch: pytest.M
     several = scalars.VARIABLES["nr_swapfiles"]._replace(looks_right=lambda *_: True)
     monkeypatch.setitem(scalars.VARIABLES, "tainted_mask", several)
     monkeypatch.setitem(scalars.VARIABLES, "max_pfn", scalars.VARIABLES["max_pfn"]._replace(functions=(("schedule",),)))
-    read = scalars.used_by
+    read = operands.used_by
     monkeypatch.setattr(scalars, "used_by", lambda target, names, *rest: (
         {at + 64: by for at, by in read(target, names).items()} if "ktime_get_seconds" in names
         else read(target, names, *rest)))
