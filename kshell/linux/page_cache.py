@@ -1,5 +1,8 @@
 """Mapped files of a process as far as the page cache has them: what it would read where no page is mapped yet.
 
+The pages of the [vdso] come from the kernel's image of it in the same way (``vdso_fault`` in
+arch/x86/entry/vdso/vma.c).
+
 A page of a private mapping that was never touched, or was given back, has an empty page-table entry; the kernel takes
 it from the page cache when it is touched (``filemap_fault`` in mm/filemap.c). One that was written is mapped, or
 swapped out, and never taken from there. ``struct address_space`` and ``struct folio`` in include/linux.
@@ -33,7 +36,7 @@ class CachedFiles(Memory):
         self.target, self.below = target, below
         self.vmas = sorted(vmas, key=lambda one: one.start)
         self._array: PageArray | None = None
-        self._pages: dict[tuple[int, int], bytes | None] = {}  # of (struct file, index)
+        self._pages: dict[tuple[int, int], bytes | None] = {}  # of (struct file, or vm_area_struct of [vdso]; index)
 
     def read_upto(self, address: int, size: int) -> tuple[bytes, Fault | None]:
         data, fault = self.below.read_upto(address, size)
@@ -58,16 +61,24 @@ class CachedFiles(Memory):
     def _page(self, address: int) -> bytes | None:
         """Return the page at *address* as the page cache has it, None when it has not."""
         at = bisect_right(self.vmas, address, key=lambda one: one.start) - 1
-        if at < 0 or address >= self.vmas[at].end or not self.vmas[at].file:
+        if at < 0 or address >= self.vmas[at].end:
             return None
         vma = self.vmas[at]
-        key = vma.file, (vma.offset + address - vma.start) // PAGE
+        if not vma.file and vma.name != "[vdso]":
+            return None
+        key = vma.file or vma.address, ((vma.offset if vma.file else 0) + address - vma.start) // PAGE
         if key not in self._pages:
             try:
-                self._pages[key] = self._read(*key)
+                self._pages[key] = self._read(*key) if vma.file else self._of_vdso(*key)
             except KshellError:
                 self._pages[key] = None  # what below says is told: not mapped
         return self._pages[key]
+
+    def _of_vdso(self, vma: int, index: int) -> bytes | None:
+        image = self.target.value("struct vm_area_struct", vma)["vm_mm->context.vdso_image"].deref()
+        if index * PAGE >= image.integer("size"):
+            return None
+        return self.target.kernel.read(image.integer("data") + index * PAGE, PAGE)
 
     def _read(self, file: int, index: int) -> bytes | None:
         target = self.target

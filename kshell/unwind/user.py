@@ -122,8 +122,7 @@ def _next(memory: Memory, code: UserCode, step: _Step) -> _Step | None:
         if not pc:
             return None
         raise Broken(f"0x{pc:x} is not in the program's code")
-    return _by_prologue(memory, code, step) or _by_frame_pointer(
-        memory, code, step, problem or f"no unwind table tells of 0x{pc:x}")
+    return _by_prologue(memory, code, step) or _by_frame_pointer(memory, code, step, problem)
 
 
 def _by_table(memory: Memory, code: UserCode, entry: Fde, lookup: int, step: _Step) -> _Step | None:
@@ -219,19 +218,21 @@ def _by_prologue(memory: Memory, code: UserCode, step: _Step) -> _Step | None:
     return None
 
 
-def _by_frame_pointer(memory: Memory, code: UserCode, step: _Step, why: str) -> _Step | None:
+def _by_frame_pointer(memory: Memory, code: UserCode, step: _Step, problem: str) -> _Step | None:
     """Return the caller by the saved frame pointer and the return address above it, if they make sense.
 
     They are to be relied on where the return address is behind a direct call of a function that begins by setting the
     frame pointer, and is in that function.
 
+    :param problem: why the unwind table that should tell cannot be read, "": it does not tell of this code
     :raises Broken: they do not
     """
     abi = code.abi
+    why = problem or f"no unwind table tells of 0x{step.registers[abi.pc]:x}"
     bp, sp = step.registers.get(abi.bp), step.registers[abi.sp]
     if bp is None:
         raise Broken(why)
-    if not bp and step.kind == CALL:
+    if not bp and step.kind == CALL and not problem:
         return None  # psABI 3.4.1: the outermost frame has none
     if bp % abi.word or not sp <= bp < code.stack_end(sp) - abi.word:
         raise Broken(why)

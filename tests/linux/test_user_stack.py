@@ -62,6 +62,24 @@ def test_frames_are_calls_in_the_file(guest: Guest) -> None:
     assert checked >= 6
 
 
+def test_the_vdso(guest: Guest) -> None:
+    """Its pages are the kernel's own; few processes have touched all of them, and each sees the same."""
+    seen: dict[int, set[bytes]] = {}
+    untouched = 0
+    for task in processes.iter_processes(guest.target):
+        if task.is_kernel_thread or task.is_zombie:
+            continue
+        program = user_stack.task_program(guest.target, task.address)
+        assert isinstance(program.memory, CachedFiles)
+        for region in program.regions:
+            if region.name == "[vdso]":
+                for address in range(region.start, region.end, 4096):
+                    seen.setdefault(address - region.start, set()).add(program.memory.read(address, 4096))
+                    untouched += program.memory.below.read_upto(address, 1)[1] is not None
+    assert untouched and all(len(pages) == 1 for pages in seen.values())
+    assert next(iter(seen[0])).startswith(b"\x7fELF\2\1\1")
+
+
 def test_the_page_cache(guest: Guest) -> None:
     """What one process has mapped and another has not is the same file all the same."""
     users = [task for task in processes.iter_processes(guest.target)

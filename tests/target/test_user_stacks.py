@@ -13,12 +13,14 @@ from pathlib import Path
 
 import pytest
 
+from kshell.errors import FormatError
 from kshell.linux.programs import Program, Region
 from kshell.linux.stack import Stack
-from kshell.linux.user_stack import thread_stack
+from kshell.linux.user_stack import own_program, thread_stack
 from kshell.target.formats import Options
 from kshell.target.open import open_target
 from kshell.target.user import UserTarget
+from kshell.unwind.cfi import Fde
 from kshell.unwind.user import walk_user
 from tests.programs import compiled
 from tests.target.asking import ask
@@ -216,6 +218,26 @@ def test_python(tmp_path: Path) -> None:
                 same_as_gdb(target, told)
         finally:
             python.kill()
+
+
+def test_a_table_that_cannot_be_read_is_no_outermost_frame(child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A frame pointer of zero ends a stack where no table tells of the code; where one would, it is not known."""
+    with open_target(f"pid:{child.pid}") as target:
+        assert isinstance(target, UserTarget)
+        stack = thread_stack(target, None)
+        program = own_program(target)
+        inner, outer = stack.frames[0], stack.frames[1]
+
+        def find(address: int) -> Fde | None:
+            if address == outer.lookup:
+                raise FormatError("the unwind table is not there")
+            return program.find(address)
+
+        monkeypatch.setattr("kshell.unwind.user._by_prologue", lambda memory, code, step: None)
+        registers = {**inner.registers, "rbp": 0}
+        found = walk_user(program.memory, program.code()._replace(find=find), registers)
+        assert found.end == "the unwind table is not there" and len(found.frames) > 2
+        assert [frame.reliable for frame in found.frames[:3]] == [True, True, False]
 
 
 def test_in_the_shell(child: Child) -> None:
