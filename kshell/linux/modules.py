@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from kshell.errors import FormatError, KshellError, NotFoundError
 from kshell.linux.kernel import require_kernel
-from kshell.linux.lists import list_for_each, list_for_each_entry, member_offset, visited_before
+from kshell.linux.lists import from_both_ends, list_for_each_entry, member_offset
 from kshell.linux.taints import letters
 
 if TYPE_CHECKING:
@@ -60,21 +60,22 @@ def iter_modules(target: Target) -> Iterator[Module]:
     """Yield every module, the newest first, as /proc/modules does; those that are not formed yet are left out.
 
     :raises SymbolNotFoundError: the kernel's symbols do not tell where the list is
-    :raises Fault, FormatError: the list or a module is damaged; what was yielded before stands
+    :raises Fault, FormatError: the list or a module is damaged; all that can be read was yielded before
     """
     require_kernel(target)
     head = target.symbol("modules").address
     kind = target.type("struct module")
     offset = member_offset(kind, "list")
-    damage: KshellError | None = None
-    try:
-        nodes = list_for_each(target, head)
-    except KshellError as error:
-        nodes, damage = visited_before(error), error
-    for node in nodes:
-        value = target.value(kind, node - offset)
-        if value.integer("state") != UNFORMED:
-            yield read_module(target, value)
+    before, behind, damage = from_both_ends(target.kernel, head)
+    for node in dict.fromkeys(before + behind):
+        try:
+            value = target.value(kind, node - offset)
+            module = None if value.integer("state") == UNFORMED else read_module(target, value)
+        except KshellError as error:
+            damage = damage or error
+            continue
+        if module is not None:
+            yield module
     if damage is not None:
         raise damage
 

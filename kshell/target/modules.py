@@ -28,18 +28,52 @@ ELF_SYM_SIZE = 24
 def iter_list(target: Target, head: int, type: str, member: str, limit: int = MAX_MODULES) -> Iterator[Value]:
     """Yield the structures of *type* on the list_head at *head*, in order, ``list_for_each_entry`` like.
 
-    :raises FormatError: the list loops or has more than *limit* members
+    :raises FormatError: the list loops, ends in NULL, or has more than *limit* members
     :raises Fault: an element cannot be read
     """
     ctype = target.type(type)
     offset = ctype.strip().member(member).offset  # type: ignore[attr-defined]
-    for node in target.kernel.chase(head, 0, limit):  # type: ignore[attr-defined]
+    for node in _chase(target, head, 0, limit):
         yield Value(target, ctype, node - offset)
 
 
+def _chase(target: Target, head: int, link: int, limit: int) -> list[int]:
+    """Return the nodes of a list_head, followed by the pointer at *link* of each. Raises as :func:`iter_list`."""
+    nodes: list[int] = target.kernel.chase(head, link, limit)  # type: ignore[attr-defined]
+    if nodes and not target.kernel.moving and not target.kernel.u64(nodes[-1] + link):
+        error = FormatError(f"the list at 0x{head:x} does not come back to its head: 0x{nodes[-1]:x} leads to NULL")
+        error.visited = nodes  # type: ignore[attr-defined]
+        raise error
+    return nodes
+
+
+def reachable(target: Target, head: int, type: str, member: str) -> tuple[list[Value], KshellError | None]:
+    """Return the structures that :func:`iter_list` yields, and why it cannot yield all of them.
+
+    A damaged list is followed from both ends; the structures where that ends may not be readable.
+    """
+    try:
+        return list(iter_list(target, head, type, member)), None
+    except KshellError as error:
+        why, nodes = error, list(getattr(error, "visited", ()))
+    try:
+        nodes += _chase(target, head, target.arch.pointer_size, MAX_MODULES)[::-1]
+    except KshellError as error:
+        nodes += list(getattr(error, "visited", ()))[::-1]
+    ctype = target.type(type)
+    offset = ctype.strip().member(member).offset  # type: ignore[attr-defined]
+    return [Value(target, ctype, node - offset) for node in dict.fromkeys(nodes)], why
+
+
 def iter_modules(target: Target) -> Iterator[Value]:
-    """Yield every ``struct module`` that is on the ``modules`` list, the newest first."""
-    return iter_list(target, target.symbol("modules").address, "struct module", "list")
+    """Yield every ``struct module`` that is on the ``modules`` list, the newest first.
+
+    :raises KshellError: the list is damaged; what can be reached from its ends comes first
+    """
+    found, why = reachable(target, target.symbol("modules").address, "struct module", "list")
+    yield from found
+    if why is not None:
+        raise why
 
 
 class Roster(Generic[_T]):
@@ -73,17 +107,19 @@ class Roster(Generic[_T]):
 
     def _renew(self) -> None:
         target = self._target
-        entries = {entry.address: entry for entry in
-                   iter_list(target, target.symbol(self._head).address, self._type, self._link)}
+        found, why = reachable(target, target.symbol(self._head).address, self._type, self._link)
+        entries = {entry.address: entry for entry in found}
         seen, before = self._look(list(entries)), self._kept
-        self._seen, self._kept, self.broken = seen, {}, []
+        self._seen, self._kept, self.broken = seen, {}, [str(why)] if why else []
+        if why and target.kernel.moving:
+            self._seen = []  # the next time it may be whole
         for entry, data in zip(entries.values(), seen[1:], strict=True):
             spans = [(entry[mark].address - entry.address, entry[mark].size) for mark in self._marks]
             key = entry.address, tuple((data or b"")[at : at + size] for at, size in spans)
             self._kept[key] = None
             try:
-                found = before.get(key)
-                self._kept[key] = self._read(entry) if found is None else found
+                kept = before.get(key)
+                self._kept[key] = self._read(entry) if kept is None else kept
             except KshellError as error:
                 self.broken.append(str(error))
 
@@ -110,7 +146,8 @@ def symbol_sources(target: Target) -> Callable[[], list[ModuleSymbols]]:
 
 
 def _without(broken: list[str]) -> str:
-    return f"; without {'; '.join(broken)}" if broken else ""
+    more = f", and {len(broken) - 1} more like it" if len(broken) > 1 else ""
+    return f"; not all: {broken[0]}{more}" if broken else ""
 
 
 def _named_symbols(module: Value) -> ModuleSymbols:

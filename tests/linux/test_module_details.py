@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
+import pytest
+
 from kshell.errors import KshellError
 from kshell.linux import module_parameters, modules, taints
+from kshell.linux.lists import member_offset
 from kshell.target.open import open_target
 from tests.guest.image import GuestImage
 from tests.linux.conftest import Guest
@@ -75,3 +80,33 @@ def test_users_that_cannot_be_read_cost_neither_their_module_nor_the_others(gues
         found = list(modules.iter_modules(target))
         assert [module.name for module in found] == [module.name for module in whole]
         assert {module.name: module.used_by for module in found if "?" in module.used_by} == {used.name: ("?",)}
+
+
+@pytest.mark.parametrize("leads_to", [0, 0xDEAD_0000, 0xFFFF_8000_0000_0000])
+def test_a_damaged_list_of_modules_is_followed_from_both_ends(guest_61: GuestImage, leads_to: int) -> None:
+    with open_target(str(guest_61.elf), mode="c") as target:
+        whole = list(modules.iter_modules(target))
+        kind, names = target.type("struct module"), [module.name for module in whole]
+        for number, member in ((3, "list.next"), (7, "list.prev")):
+            target.kernel.write(
+                whole[number].address + member_offset(kind, member), leads_to.to_bytes(8, "little"))
+        found = []
+        with pytest.raises(KshellError):
+            for module in modules.iter_modules(target):
+                found.append(module.name)
+        assert found == names[:4] + names[7:]
+        assert target.symbols.at(whole[-1].address) is not None  # its symbols are there too
+        assert f"symbols of {len(found)} modules; not all: " in target.findings["modules"]
+
+
+def test_a_module_that_cannot_be_read_costs_itself(guest_61: GuestImage) -> None:
+    with open_target(str(guest_61.elf), mode="c") as target:
+        names = [module.name for module in modules.iter_modules(target)]
+        module = modules.find_module(target, names[4])
+        place = module.address + member_offset(target.type("struct module"), "args")
+        target.kernel.write(place, (0xDEAD_0000).to_bytes(8, "little"))
+        found = []
+        with suppress(KshellError):
+            for one in modules.iter_modules(target):
+                found.append(one.name)
+        assert set(found) >= {*names} - {names[4]}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from kshell.errors import Fault, KshellError
@@ -50,6 +52,8 @@ def test_makedumpfile_took_pages_of_tasks_for_user_memory(guest_kdump_612: Guest
                                 ("::sonode", "netlink", "chains"), ("::taskq_entry", "", "lists")):
             answer = ask(target, line)
             assert row in answer and f"{told} cannot be read" in answer, answer
+        status = ask(target, "::status -v")
+        assert re.search(r"module types: BTF of [1-9] modules; not all: .*, and \d more like it", status)
 
 
 @pytest.mark.parametrize("leads_to", [NOWHERE, 0])
