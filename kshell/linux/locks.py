@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from kshell.errors import Fault, FormatError, KshellError
@@ -106,7 +106,7 @@ def blocked_tasks(target: Target, every: bool = False) -> Iterator[Task]:
 
 
 def waits(
-    target: Target, tasks: Sequence[Task] | None = None, everybody: Sequence[Task] | None = None,
+    target: Target, tasks: Iterable[Task] | None = None, everybody: Sequence[Task] | None = None,
 ) -> Iterator[Wait]:
     """Yield what each of *tasks* waits for, of all in state D when they are not given; those that wait for no lock not.
 
