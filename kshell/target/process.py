@@ -164,7 +164,8 @@ class ProcessFacts(Facts):
             if self.hold is not None and int(tid) in self.hold:
                 return self.registers(int(tid))[1][self.arch.pc]
             words = self.text(f"task/{tid}/syscall").split()
-            return int(words[-1], 16) if len(words) > 2 else KshellError("running")
+            found = int(words[-1], 16) if len(words) > 2 else 0
+            return found or KshellError("running" if len(words) < 3 else "not told")  # 0 of one that has ended
         except (KshellError, ValueError):
             return KshellError("not told")
 

@@ -25,7 +25,7 @@ def debug_file(elf: ElfFile, folder: str = FOLDER) -> ElfFile | None:
     built = elf.build_id
     for path, checksum in _candidates(elf, built, folder):
         try:
-            if os.path.realpath(path) == os.path.realpath(elf.path):
+            if os.path.realpath(path) == elf.real:
                 continue
             found = ElfFile(path)
         except (FormatError, OSError):
@@ -50,7 +50,7 @@ def _candidates(elf: ElfFile, built: str | None, folder: str) -> Iterator[tuple[
     if not name or b"/" in name or len(data) < at + 4:
         return
     checksum = int.from_bytes(data[at : at + 4], "little")
-    home, text = os.path.dirname(os.path.realpath(elf.path)), os.fsdecode(name)
+    home, text = os.path.dirname(elf.real), os.fsdecode(name)
     for where in (home, f"{home}/.debug", f"{folder}{home}"):
         yield f"{where}/{text}", checksum
 
@@ -79,7 +79,7 @@ def alternate_file(elf: ElfFile, folder: str = FOLDER) -> ElfFile | None:
     if not name:
         return None
     wanted, text = built.hex(), os.fsdecode(name)
-    paths = [os.path.join(os.path.dirname(os.path.realpath(elf.path)), text)]
+    paths = [os.path.join(os.path.dirname(elf.real), text)]
     paths += [f"{folder}/.build-id/{wanted[:2]}/{wanted[2:]}.debug", f"{folder}/.dwz/{os.path.basename(text)}"]
     for path in paths:
         try:

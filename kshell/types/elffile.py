@@ -64,6 +64,7 @@ class Segment(NamedTuple):
 class ElfFile:
     """An opened ELF file of 64 bits, or of 32 bits for i386; little-endian.
 
+    :ivar real: its path without links, as it was when it was opened: links in /proc/PID end with the process
     :ivar bits: 64 or 32; :ivar type: e_type; :ivar machine: e_machine; :ivar entry: e_entry
     """
 
@@ -72,10 +73,11 @@ class ElfFile:
 
         :raises FormatError: it cannot be read, or is no ELF file of this kind
         """
-        self.path = path
+        self.path = self.real = path
         self._data, self._fd = data, -1
         try:
             if data is None:
+                self.real = os.path.realpath(path)
                 self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
             self.size = len(data) if data is not None else os.lseek(self._fd, 0, os.SEEK_END)
             self._read_headers()

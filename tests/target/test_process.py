@@ -17,6 +17,7 @@ import pytest
 from kshell.errors import Fault, KshellError, OpenError, Reason
 from kshell.target.open import open_target
 from kshell.target.process import ProcessTarget
+from tests.conformance.run import Machine
 from tests.programs import compiled
 from tests.target.asking import ask
 
@@ -175,6 +176,23 @@ def test_a_process_that_ends(child: Child) -> None:
         with pytest.raises(KshellError):
             target.facts.registers(None)
         target.forget()
+
+
+def test_one_that_ends_before_its_types_are_asked_for(tmp_path: Path) -> None:
+    """Its files are open; that the links of /proc that led to them are gone must not matter."""
+    program, debug = tmp_path / "rec", tmp_path / "rec.debug"
+    shutil.copy(compiled("-g", "-O1"), debug)
+    subprocess.run(["objcopy", "--strip-all", f"--add-gnu-debuglink={debug}", str(debug), str(program)], check=True)
+    with subprocess.Popen([str(program), "wait"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None and child.stdout.readline() == b"ready\n"
+        with open_target(f"pid:{child.pid}") as target:
+            child.kill()
+            settled(child, "Z")
+            assert target.type("struct rec").size and target.symbol("main").size, "of the separate file"
+            machine = Machine(target=False)
+            machine.session.attach(target)
+            said = machine.run("::status; ::threads; main=p; ::objects")
+            assert not said.errors and "Z (zombie)" in said.out and "0000000000000000" not in said.out
 
 
 def test_a_process_that_is_a_zombie(child: Child) -> None:
