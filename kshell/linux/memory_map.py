@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from kshell.errors import FormatError, KshellError
 from kshell.linux.kernel import require_kernel
 from kshell.linux.lists import chase, member_offset, visited_before
+from kshell.linux.vtop import page_tables
+from kshell.target.image import find_image
 from kshell.value import Vector
 
 if TYPE_CHECKING:
@@ -92,7 +94,7 @@ def regions(target: Target) -> list[Region]:
 
 def _image(target: Target) -> Iterator[Region]:
     """Yield the parts of the kernel image and the room of the modules behind it."""
-    text, end = target.symbol("_text").address, target.symbol("_end").address
+    text, end = image_range(target)
     marks = (("_text", "_etext", "text"), ("__start_rodata", "__end_rodata", "rodata"), ("_sdata", "_edata", "data"),
              ("__init_begin", "__init_end", "init"), ("__bss_start", "__bss_stop", "bss"))
     for low, high, kind in marks:
@@ -103,6 +105,16 @@ def _image(target: Target) -> Iterator[Region]:
     size = target.vmcoreinfo.number("KERNEL_IMAGE_SIZE") if target.vmcoreinfo else None
     modules = 0xFFFF_FFFF_8000_0000 + (size or 1 << 30)
     yield Region(modules, 0xFFFF_FFFF_FF00_0000, "modules", "modules")
+
+
+def image_range(target: Target) -> tuple[int, int]:
+    """Return where the kernel image begins and ends; without a symbol that tells, where page tables no longer map it.
+
+    :raises KshellError: neither symbols nor page tables tell
+    """
+    start = target.symbols.own("_text") or target.symbol("_stext")
+    end = target.symbols.own("_end")
+    return start.address, find_image(page_tables(target.kernel)).end if end is None else end.address
 
 
 def _pointer(target: Target, symbol: str, default: int) -> int:

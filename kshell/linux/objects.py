@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from kshell.linux.kernel import require_kernel
+from kshell.linux.memory_map import image_range
 from kshell.linux.modules import iter_modules
 
 if TYPE_CHECKING:
@@ -32,8 +33,8 @@ def iter_objects(target: Target) -> Iterator[LoadObject]:
     :raises KshellError: as :func:`~kshell.linux.modules.iter_modules`
     """
     require_kernel(target)
-    base = target.symbol("_text").address
-    yield LoadObject("vmlinux", "image", base, target.symbol("_end").address - base, target.release)
+    base, end = image_range(target)
+    yield LoadObject("vmlinux", "image", base, end - base, target.release)
     for module in iter_modules(target):
         version = module.version or module.srcversion
         for region in module.regions:

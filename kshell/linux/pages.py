@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from kshell.errors import FormatError, KshellError
+from kshell.errors import Fault, FormatError, KshellError, Reason
 from kshell.linux.kernel import require_kernel
 from kshell.linux.memory_map import Region, regions
+from kshell.target.space import AddressSpace
 
 if TYPE_CHECKING:
     import numpy.typing
@@ -60,7 +61,24 @@ def page_array(target: Target) -> PageArray:
     found: dict[str, Region] = {region.kind: region for region in regions(target)}
     if not size or not 0 < frames <= MAX_FRAMES or "vmemmap" not in found:
         raise FormatError(f"the page array cannot be placed: {frames} frames of {size} bytes")
-    return PageArray(found["vmemmap"].start, size, frames, found["direct"].start)
+    array = PageArray(found["vmemmap"].start, size, frames, found["direct"].start)
+    _check(target, array)
+    return array
+
+
+def _check(target: Target, array: PageArray) -> None:
+    """Refuse a page array that is not mapped where page tables, which are in memory, have their struct pages.
+
+    :raises FormatError: the kernel has none there
+    """
+    space = target.kernel
+    if isinstance(space, AddressSpace):
+        try:
+            space.translate(array.start + (space.root >> PAGE_SHIFT) * array.size)
+        except Fault as fault:
+            if fault.reason is Reason.NOT_MAPPED:
+                raise FormatError(f"no page array is mapped at 0x{array.start:x}: this kernel keeps it in sections "
+                                  "(built without CONFIG_SPARSEMEM_VMEMMAP), which are not read") from fault
 
 
 def iter_runs(target: Target, array: PageArray) -> Iterator[tuple[int, Bytes, Any]]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from kshell.errors import Fault, KshellError
 from kshell.linux import mm, modules, percpu, tasks, whatis_index
 from kshell.linux.kernel import require_kernel
+from kshell.linux.memory_map import image_range
 from kshell.linux.vtop import page_tables
 from kshell.unwind.model import USER
 
@@ -264,7 +265,7 @@ def _regions(question: Question) -> Iterator[Answer]:
 def _alias(question: Question, paddr: int) -> Iterator[Answer]:
     """Answer whether the same memory is part of the kernel image, which is mapped twice."""
     target = question.target
-    first, last = target.symbol("_text").address, target.symbol("_end").address
+    first, last = image_range(target)
     start = page_tables(target.kernel).translate(first)
     if start <= paddr < start + last - first:
         from kshell.linux import census

@@ -14,6 +14,7 @@ from kshell.types.model import Symbol
 
 if TYPE_CHECKING:
     from kshell.target.target import Target
+    from kshell.types.names import SymbolIndex
 
 #: Gives the address of a variable and how it was found; raises KshellError.
 Road = Callable[["Target"], tuple[int, str]]
@@ -24,6 +25,10 @@ FINDING = "deduced"  # the word of Target.findings
 #: the names in :data:`kshell.target.operands.LISTS` and :data:`kshell.target.scalars.VARIABLES`: these, and what the
 #: first task needs, are imported when asked for
 LISTED = ("modules", "btf_modules", "slab_caches", "workqueues", "super_blocks", "vmap_area_list")
+#: labels of tables in the image, in :data:`kshell.target.labels.TABLES`
+LABELS = ("__start_BTF", "__stop_BTF", "__start___ksymtab", "__stop___ksymtab", "__start___ksymtab_gpl",
+          "__stop___ksymtab_gpl", "__start_orc_unwind_ip", "__stop_orc_unwind_ip", "__start_orc_unwind",
+          "__stop_orc_unwind", "__start_orc_header")
 VARIABLES = ("tainted_mask", "max_pfn", "worker_pool_idr", "sock_inode_cachep", "swap_info", "nr_swapfiles")
 
 
@@ -58,10 +63,14 @@ def _list_road(name: str) -> Road:
 
 
 class DeducedSymbols:
-    """The symbols found so far, and the roads to the others."""
+    """The symbols found so far, and the roads to the others.
 
-    def __init__(self, target: Target) -> None:
-        self._target = target
+    :param index: the symbols that they join
+    """
+
+    def __init__(self, target: Target, index: SymbolIndex) -> None:
+        self._target, self._index = target, index
+        self._labels = set(LABELS)
         self._found: dict[str, Symbol] = {}
         self._told: dict[str, str] = {}
         self._roads: dict[str, Road] = {
@@ -69,6 +78,8 @@ class DeducedSymbols:
             **{name: _variable_road(name) for name in VARIABLES}}
 
     def find(self, name: str) -> list[Symbol]:
+        if name in self._labels and not self._known(name):
+            self._look_for_table(name)
         if name in self._roads and not self._known(name):
             self._look(name, self._roads.pop(name))  # a road may ask for names, this one too
         found = self._found.get(name)
@@ -76,7 +87,25 @@ class DeducedSymbols:
 
     def _known(self, name: str) -> bool:
         """Whether another source has it by now, as a vmlinux that was added."""
-        return any(source.find(name) for source in self._target.symbols.sources if source is not self)
+        return any(source.find(name) for source in self._index.sources if source is not self)
+
+    def _look_for_table(self, name: str) -> None:
+        """Look for the table that the label *name* is of: all its labels are known or none is."""
+        from kshell.target.labels import TABLES, find_labels
+
+        labels, word = next((names, word) for names, (word, _) in TABLES.items() if name in names)
+        self._labels -= set(labels)
+        try:
+            found = find_labels(self._target, name, self._index.own)
+            self._found |= {label: Symbol(label, at, 0, "r") for label, at in found.labels.items()}
+            how = found.how
+        except KshellError as error:
+            how = f"not found: {error}"
+        self._tell(word, how)
+
+    def _tell(self, name: str, how: str) -> None:
+        self._told[name] = f"{name}: {how}"
+        self._target.findings[FINDING] = "; ".join(self._told.values())
 
     def _look(self, name: str, road: Road) -> None:
         target = self._target
@@ -89,8 +118,7 @@ class DeducedSymbols:
             how = f"not found: {error}"
             if target.live:  # it may have been changing
                 self._roads[name] = road
-        self._told[name] = f"{name}: {how}"
-        target.findings[FINDING] = "; ".join(self._told.values())
+        self._tell(name, how)
 
     def lowest(self) -> int:
         """Return an address below which no symbol lies."""

@@ -16,13 +16,15 @@ from kshell.target.space import AddressSpace, Linear
 from kshell.target.target import Target
 from kshell.target.vmcoreinfo import Vmcoreinfo
 from kshell.types.btf import Btf
-from kshell.types.kallsyms import load_kallsyms
+from kshell.types.kallsyms import Kallsyms, load_kallsyms
 from kshell.types.names import SymbolIndex, TypeIndex
 
 START_KERNEL_MAP = 0xFFFF_FFFF_8000_0000
 MAX_BTF = 256 << 20
 WITNESS = "init_task"  # a variable that every kernel has
 
+#: where code is, that of the boot too: text_ranges of scripts/kallsyms.c
+CODE = (("_stext", "_etext"), ("_sinittext", "_einittext"))
 #: Runs of the kernel image that stay mapped after boot; between them memory is given back and used for other things.
 IMAGE_RUNS = (
     ("_stext", "_etext"),
@@ -138,9 +140,15 @@ def _make_symbols(target: Target) -> SymbolIndex:
     if table.find(WITNESS):
         _add_windows(target, index)
     else:
-        table.text_end = next((symbol.address for symbol in table.find("_etext")), table.text_end)
+        table.code = _code_of(table)
         target.findings["symbols"] += _add_exported(target, index)
     return index
+
+
+def _code_of(table: Kallsyms) -> list[tuple[int, int]]:
+    """Return where code lies, which is all that kallsyms has without CONFIG_KALLSYMS_ALL."""
+    found = [[symbol.address for name in names for symbol in table.find(name)] for names in CODE]
+    return [(place[0], place[1]) for place in found if len(place) == 2]
 
 
 def _add_exported(target: Target, index: SymbolIndex) -> str:
@@ -156,16 +164,20 @@ def _add_exported(target: Target, index: SymbolIndex) -> str:
     why = "without variables: no CONFIG_KALLSYMS_ALL"
     index.missing = (f"this kernel's kallsyms has no variables (no CONFIG_KALLSYMS_ALL): a vmlinux or System.map of "
                      f"{target.release} brings them: kshell DUMP VMLINUX")
+    deduced = DeducedSymbols(target, index)
+    index.add(deduced)  # for the labels of the export tables; for all else it comes last
     try:
         exported = load_exported(target.kernel, place)
     except KshellError as error:
+        index.sources.remove(deduced)
         _add_windows(target, index)
-        index.add(DeducedSymbols(target))
+        index.add(deduced)
         return f"; {why}; exported ones cannot be had: {error}; a vmlinux or System.map brings them"
+    index.sources.remove(deduced)
     index.add(exported, first=True)
     _add_windows(target, index)  # before names are looked for in the types, which need the symbols to be there
     index.add(PercpuSymbols(lambda: base if isinstance(base := target.types.base, Btf) else None, exported))
-    index.add(DeducedSymbols(target))
+    index.add(deduced)
     return (f"; {why}; {len(exported)} exported ones by the export table, per-CPU ones by BTF; a vmlinux or "
             "System.map brings the others")
 

@@ -216,6 +216,10 @@ class Target:
                 self._types = self.make_types(self)
         return self._types
 
+    def forget_types(self) -> None:
+        """Have the types made anew when they are next asked for: more can be had."""
+        self._types = None
+
     def type(self, name: str) -> CType:
         """Return the type that *name* spells: ``struct task_struct``, ``char *``, ``unsigned long``.
 

@@ -57,8 +57,18 @@ def image_build_id(target: Target) -> str | None:
     """Return the build id in the kernel's own notes, in hexadecimal; None when they cannot be found or read."""
     start, stop = target.symbols.own("__start_notes"), target.symbols.own("__stop_notes")
     if start is None or stop is None:
-        return None
+        return _build_id_by_shape(target) if target.symbols.missing else None
     return _build_id_at(target, start.address, stop.address - start.address)
+
+
+def _build_id_by_shape(target: Target) -> str | None:
+    """Return the build id of a kernel whose symbols lack the labels of its notes."""
+    from kshell.target.labels import find_build_id
+
+    try:
+        return find_build_id(target)
+    except KshellError:
+        return None
 
 
 def _build_id_at(target: Target, address: int, size: int) -> str | None:
@@ -166,7 +176,7 @@ def _types_of(target: Target, index: TypeIndex, elf: ElfFile) -> None:
 
 
 def _add_types(target: Target, add: Callable[[TypeIndex], None]) -> None:
-    """Let *add* give its types to the target's index when that is made."""
+    """Let *add* give its types to the target's index when that is made; one that is there already is made anew."""
     before = target.make_types
 
     def make(target: Target) -> TypeIndex:
@@ -175,6 +185,7 @@ def _add_types(target: Target, add: Callable[[TypeIndex], None]) -> None:
         return index
 
     target.make_types = make
+    target.forget_types()
 
 
 # -- a System.map, a BTF file ------------------------------------------------------------------------------------------

@@ -87,8 +87,8 @@ class Kallsyms:
         self.names, self.letters, self.values = names, letters, values
         self.encoding, self.base, self.place, self.module = encoding, base, place, module
         self._covered: tuple[int, int] | None = None
-        #: of a table without variables, the end of the text: behind it a symbol covers its own address only
-        self.text_end = TOP
+        #: of a table without variables, where code is: elsewhere a symbol covers its own address only
+        self.code: list[tuple[int, int]] = []
         self._rodata: tuple[int, int] | None = None
 
     def address(self, number: int) -> int:
@@ -132,7 +132,9 @@ class Kallsyms:
         if self._rodata is None:
             self._rodata = rodata_of(self.find)
         found = covering(self.below(address), address, self._rodata)
-        return None if found is not None and found.address != address >= self.text_end else found
+        if found is None or found.address == address or not self.code:
+            return found
+        return found if any(first <= found.address <= address < end for first, end in self.code) else None
 
     def below(self, address: int, lowest: int = LOW) -> Symbol | None:
         """Return the closest symbol not above *address*, whatever its size.

@@ -3,7 +3,7 @@
 Kernel source: ``struct kernel_symbol`` in include/linux/export.h and kernel/module/internal.h. Since 4.19
 (7290d5809571) value and name are s32 relative to their own place where the architecture can, and since 5.4
 (8651ec01daed) a namespace follows them. Which layout it is tells what it leads to. Per-CPU variables have their
-offsets. The labels of the tables are constants, which every kallsyms has.
+offsets. Where kallsyms lacks the labels of the tables they are found by their shape (kshell/target/labels.py).
 """
 
 from __future__ import annotations

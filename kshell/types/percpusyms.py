@@ -15,6 +15,7 @@ from kshell.types.linkedsyms import LinkedSymbols, Row
 from kshell.types.model import Symbol
 
 KERNEL = 1 << 63  # below lie offsets, which cover no memory
+LABELS = ("__start_", "__stop_")  # names of tables begin with these, and no per-CPU variable's
 
 
 class PercpuSymbols:
@@ -40,6 +41,8 @@ class PercpuSymbols:
         return self._made
 
     def find(self, name: str) -> list[Symbol]:
+        if name.startswith(LABELS):
+            return []  # types, from which the table is made, may be looked for by it
         return self._table.find(name)
 
     def lowest(self) -> int:
