@@ -43,7 +43,8 @@ class KdumpHeader:
     :ivar status: codec bits, and whether makedumpfile gave up
     :ivar frames: page frames that the bitmaps speak of
     :ivar first: of one part of a split dump, the first frame it has pages of; ``last`` is behind the last
-    :ivar bitmaps: offset of the first bitmap; ``bitmap_size`` bytes of each; ``table`` is the offset of descriptors
+    :ivar bitmaps: offset of the first bitmap; the second is ``bitmap_size`` bytes behind it, 0 where there is but one;
+        ``table`` is the offset of descriptors
     :ivar damage: what is told and cannot be had
     :ivar arch_by: what told the architecture, "" where the header names it
     """
@@ -148,8 +149,11 @@ def _place_bitmaps(path: str, source: Source, header: KdumpHeader, at: int, size
         damage = getattr(source, "damage", "")  # of a flattened file
         raise OpenError(path, f"the file ends inside its bitmaps (at 0x{at:x} to 0x{at + size:x})"
                         f"{f'; {damage}' if damage else ''}", kind="header")
-    header.bitmaps, header.bitmap_size, header.table = at, size // 2, at + size
-    header.frames = min(max_mapnr, size * 4)
+    header.bitmaps, header.frames, header.table = at, max_mapnr, at + size
+    # Where there is room for one only, as diskdump wrote it, that is of the pages held: so say crash (diskdump.c,
+    # dump_is_partial) and libkdumpfile.
+    needed = -(-max_mapnr // (8 * header.page)) * header.page
+    header.bitmap_size = size // 2 if size >= 2 * needed else 0
 
 
 def _part(source: Source, header: KdumpHeader, what: str, at: int, size: int) -> bytes:

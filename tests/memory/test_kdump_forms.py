@@ -42,10 +42,11 @@ def page(frame: int) -> bytes:
 def built(
     frames: set[int], *, version: int = 6, count: int = 4096, split: tuple[int, int] | None = None, info: bytes = INFO,
     status: int = 0, lost: int = 0, existing: set[int] | None = None, machine: bytes = b"x86_64", prstatus: int = 336,
+    one_bitmap: bool = False,
 ) -> bytes:
     """Return a dump whose sub-header has garbage in what *version* does not know; *lost* pages at its end."""
-    bitmaps = [bytearray(-(-count // 8 // PAGE) * PAGE) for _ in range(2)]
-    for bitmap, which in zip(bitmaps, (existing or frames, frames), strict=True):
+    bitmaps = [bytearray(-(-count // 8 // PAGE) * PAGE) for _ in range(1 if one_bitmap else 2)]
+    for bitmap, which in zip(reversed(bitmaps), (frames, existing or frames), strict=False):
         for frame in which:
             bitmap[frame >> 3] |= 1 << (frame & 7)
     notes = note("CORE", 1, bytes(prstatus))
@@ -61,9 +62,9 @@ def built(
     for at, data in ((512, info), (1024, notes), (2048, erased)):
         sub[at : at + len(data)] = data
     head = HEADER.pack(b"KDUMP   ", version, names(machine), b"the time".ljust(16), status, PAGE, 1,
-                       2 * len(bitmaps[0]) // PAGE, count if version < 6 else 0, 0, 0, 0, 0)
+                       len(bitmaps) * len(bitmaps[0]) // PAGE, count if version < 6 else 0, 0, 0, 0, 0)
     here = [frame for frame in sorted(frames) if split is None or first <= frame < last]
-    start = 2 * PAGE + 2 * len(bitmaps[0]) + len(here) * DESCRIPTOR.size
+    start = 2 * PAGE + len(bitmaps) * len(bitmaps[0]) + len(here) * DESCRIPTOR.size
     rows = [DESCRIPTOR.pack(start + number * PAGE, PAGE, 0, 0) if number < len(here) - lost else bytes(24)
             for number in range(len(here))]
     data = b"".join(page(frame) for frame in here[: len(here) - lost])
@@ -117,6 +118,20 @@ def test_a_machine_without_a_name_that_is_not_read(tmp_path: Path, info: bytes, 
     path.write_bytes(built(FRAMES, machine=b"Unknown", info=info, prstatus=prstatus))
     with pytest.raises(OpenError, match=error):
         open_kdump(str(path))
+
+
+@pytest.mark.parametrize("count", [4096, 32768, 40000])
+def test_one_bitmap_is_that_of_the_pages_held(tmp_path: Path, count: int) -> None:
+    """As diskdump wrote it; libkdumpfile and crash read it so."""
+    path = tmp_path / "dump"
+    frames = {3, 5, count // 2 + 1, count - 1}
+    path.write_bytes(built(frames, count=count, one_bitmap=True))
+    with open_kdump(str(path)) as dump:
+        assert [(r.start >> 12, r.end >> 12) for r in dump.ranges() if r.held] == [(f, f + 1) for f in sorted(frames)]
+        assert all(dump.read(frame << 12, PAGE) == page(frame) for frame in frames)
+        with pytest.raises(Fault) as caught:
+            dump.read(4 << 12, 1)
+        assert caught.value.reason is Reason.OUTSIDE
 
 
 def test_a_bitmap_in_a_file_counts_as_a_set_does() -> None:
