@@ -178,8 +178,8 @@ def _add_exported(target: Target, index: SymbolIndex) -> str:
     _add_windows(target, index)  # before names are looked for in the types, which need the symbols to be there
     index.add(PercpuSymbols(lambda: base if isinstance(base := target.types.base, Btf) else None, exported))
     index.add(deduced)
-    return (f"; {why}; {len(exported)} exported ones by the export table, per-CPU ones by BTF; a vmlinux or "
-            "System.map brings the others")
+    return (f"; {why}; {len(exported)} exported ones by the export table, per-CPU ones by BTF if there is one; "
+            "a vmlinux or System.map brings the others")
 
 
 def _tell_cache(target: Target) -> None:

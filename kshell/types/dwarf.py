@@ -96,7 +96,7 @@ class Dwarf:
         if self.split is None:
             return ""
         return (f"the types of {os.path.basename(self.source.path)} are in {self.split} and its like (built with "
-                "-gsplit-dwarf), which are not read: build it without that")
+                "-gsplit-dwarf; a kernel with CONFIG_DEBUG_INFO_SPLIT), which are not read: build it without that")
 
     # -- look-up ---------------------------------------------------------------------------------------------------
 
