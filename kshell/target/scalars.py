@@ -24,7 +24,7 @@ MAX_FRAMES = 1 << 40
 MAX_SWAPFILES = 32  # 1 << MAX_SWAPFILES_SHIFT, less those for other uses: include/linux/swap.h
 DIRECT_MAP = {4: 0xFFFF_8880_0000_0000, 5: 0xFF11_0000_0000_0000}  # without KASLR of memory
 XA_NODE = 2  # the two low bits of an entry of an xarray that leads to a node
-XA_SLOTS = 64
+MAX_LEVELS = 16  # of nodes; each has 64 slots, 16 with CONFIG_BASE_SMALL
 NO_SWAP = " (where there was never a swap area nothing tells)"
 
 
@@ -111,14 +111,16 @@ def _is_pool_table(target: Target, at: int) -> bool:
     if space.u32(at + base):
         return False
     slots, shift = _offset(target, "struct xa_node", "slots"), _offset(target, "struct xa_node", "shift")
-    for _ in range(XA_SLOTS // 6):
+    node_type = target.type("struct xa_node").strip()
+    count = (node_type.member("slots").type.size or 0) // 8 if isinstance(node_type, StructType) else 0
+    for _ in range(MAX_LEVELS):
         if entry & 3 != XA_NODE:
             return False
         node = entry - XA_NODE
         if not space.read(node + shift, 1)[0]:
             break
         entry = space.u64(node + slots)
-    pools = [space.u64(node + slots + 8 * number) for number in range(XA_SLOTS)]
+    pools = [space.u64(node + slots + 8 * number) for number in range(count)]
     number = _offset(target, "struct worker_pool", "id")
     # two for each CPU, which are never removed; XArrays mark reserved slots by odd entries
     return sum(pool != 0 for pool in pools) >= 2 and all(
@@ -161,7 +163,7 @@ VARIABLES = {
     "worker_pool_idr": Used((("work_busy",), ("show_all_workqueues", "show_workqueue_state")), _is_pool_table),
     "sock_inode_cachep": Used((("sock_alloc_inode",), ("sock_free_inode",)), _is_cache(b"sock_inode_cache")),
     "swap_info": Used((("si_swapinfo",), ("swap_start",)), _is_swap_table, empty=NO_SWAP),
-    "nr_swapfiles": Used((("si_swapinfo",), ("__do_sys_swapoff",)), _is_swap_count, 4, NO_SWAP),
+    "nr_swapfiles": Used((("si_swapinfo",), ("__do_sys_swapoff", "__x64_sys_swapoff")), _is_swap_count, 4, NO_SWAP),
 }
 
 
