@@ -110,10 +110,10 @@ def open_qmp(address: str, mode: str = "r", *, pause: bool = False) -> Target:
     qmp = Qmp(address)
     control = QmpControl(qmp, pause=pause)
     name = f"qmp:{address}"
-    facts = ("query-target", "query-name", "query-version")
+    facts = ("query-target", "query-name", "query-version", "query-status")
     try:
         *told, tree = qmp.execute_all(*((command, {}) for command in facts), monitor_line("info mtree -f"))
-        machine, called, version = map(_object, facts, told)
+        machine, called, version, status = map(_object, facts, told)
         arch = arch_of_machine(str(machine.get("arch")))
         target = Target(name, "", arch, mode=mode, live=True)
         target.control = control
@@ -127,6 +127,8 @@ def open_qmp(address: str, mode: str = "r", *, pause: bool = False) -> Target:
         with target.question():
             physical = _memory(target, qmp, control, pieces)
             _attach(target, physical, mode, "the virtual machine")
+        if status.get("running"):
+            target.unsettled()
     except BaseException:
         target.close()
         raise
@@ -179,9 +181,11 @@ def _process_memory(qmp: Qmp, control: QmpControl, pieces: list[RamPiece], writa
     """
     # one block of QEMU's lies in one piece of its memory, wherever the guest sees the parts of it
     largest = [block[0] for block in _blocks(pieces)]
-    told = qmp.monitor_all([f"gpa2hva 0x{piece.start:x}" for piece in largest])
-    starts = {piece.block: _host_address(text) - piece.offset for piece, text in zip(largest, told, strict=True)}
+    probes = _probes(largest)
+    told = qmp.monitor_all([*(f"gpa2hva 0x{piece.start:x}" for piece in largest), *map(_shown, probes)])
+    starts = {piece.block: _host_address(text) - piece.offset for piece, text in zip(largest, told, strict=False)}
     places = [starts[piece.block] + piece.offset for piece in pieces]
+    shown = dict(zip(probes, told[len(largest) :], strict=True))
     why = "no process of this machine listens at that socket"
     for pid in _processes(qmp):
         try:
@@ -190,7 +194,7 @@ def _process_memory(qmp: Qmp, control: QmpControl, pieces: list[RamPiece], writa
             why = f"process {pid} may not be read ({error.strerror})"
             continue
         ram = GuestRam(f"/proc/{pid}/mem", descriptor, pieces, places, writable=writable, still=control.stands)
-        if _is_the_guest(qmp, ram):
+        if _is_the_guest(qmp, ram, shown):
             return ram
         ram.close()
         why = f"process {pid} is not the one that runs this guest"
@@ -236,17 +240,29 @@ def _holds(folder: Path, inodes: set[str]) -> bool:
         return False
 
 
-def _is_the_guest(qmp: Qmp, ram: GuestRam) -> bool:
-    """Whether *ram* reads what the monitor shows, in two places of each block; one may change meanwhile."""
-    places: set[int] = set()
-    for piece, *_ in _blocks(ram.pieces):
-        places |= {piece.start, piece.start + (piece.end - piece.start) // 2 & -PROBE}
+def _probes(pieces: list[RamPiece]) -> list[int]:
+    """Return the addresses of two places in each of *pieces*."""
+    middles = [piece.start + (piece.end - piece.start) // 2 & -PROBE for piece in pieces]
+    return sorted({piece.start for piece in pieces} | set(middles))
+
+
+def _shown(address: int) -> str:
+    """Return the monitor's line that shows PROBE bytes at *address*."""
+    return f"xp /{PROBE // 8}gx 0x{address:x}"
+
+
+def _is_the_guest(qmp: Qmp, ram: GuestRam, shown: dict[int, str]) -> bool:
+    """Whether *ram* reads what the monitor has *shown* of some places; what differs may have changed meanwhile."""
     for _ in range(TRIES):
-        wanted = sorted(places)
-        for at, text in zip(wanted, qmp.monitor_all([f"xp /{PROBE // 8}gx 0x{at:x}" for at in wanted]), strict=True):
-            with suppress(KshellError):
-                if ram.read(at, PROBE) == parse_words(text, at, PROBE):
-                    places.remove(at)
-        if not places:
+        wrong = [at for at, text in shown.items() if not _agree(ram, at, text)]
+        if not wrong:
             return True
+        shown = dict(zip(wrong, qmp.monitor_all(list(map(_shown, wrong))), strict=True))
     return False
+
+
+def _agree(ram: GuestRam, address: int, text: str) -> bool:
+    try:
+        return ram.read(address, PROBE) == parse_words(text, address, PROBE)
+    except KshellError:
+        return False

@@ -144,6 +144,10 @@ class Target:
         """Take note that all that is kept so far is of this moment: what was read to open serves the first question."""
         self._known = -1 if self.control is None else self.control.moment
 
+    def unsettled(self) -> None:
+        """Have the next question forget what is kept, without asking whether the target runs: it does."""
+        self._known = -1
+
     def forget(self) -> None:
         """Forget what was kept of the memory: it may have changed by itself. Symbols and types of the kernel stay."""
         for memory in (self.kernel, self.physical):
