@@ -87,7 +87,8 @@ def counted(target: Target) -> dict[int, CacheSlabs]:
     lost = np.isin(np.arange(len(heap.counts)), list(heap.lost - heap.damaged))
 
     def number(mask: object) -> list[int]:
-        return np.bincount(heap.row[mask], minlength=count).tolist()  # type: ignore[no-any-return]
+        counts: list[int] = np.bincount(heap.row[mask], minlength=count).tolist()
+        return counts
 
     columns = zip(
         number(heap.row >= 0), number(~held & (inuse > 0) & (inuse < heap.counts)), number(~held & (inuse == 0)),
