@@ -9,27 +9,31 @@ wherever KASLR put it, is then known by some 40 bytes. The kernel's own VMCOREIN
 from __future__ import annotations
 
 import json
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from kshell import cache
 from kshell.errors import FormatError, KshellError
 from kshell.memory.constants import Constants
 from kshell.memory.model import Memory
 from kshell.memory.notes import iter_notes
-from kshell.target.image import START, Image, banner, looks
+from kshell.target.image import START, Image, banner, find_image, looks
 from kshell.target.kernel import attach_kernel
 from kshell.target.roads import spaces_of_cpus
 from kshell.target.scan import MARK
 from kshell.target.space import AddressSpace
 from kshell.target.target import Cpu, Target
 from kshell.target.vmcoreinfo import Vmcoreinfo
-from kshell.target.vmlinux import image_build_id
-from kshell.types.kallsyms_scan import Run, scan_kallsyms
+
+if TYPE_CHECKING:
+    from kshell.types.kallsyms_scan import Run
 
 VERSION = 1
 MAX_KNOWN = 64
 MAX_NOTES = 4096
 MAX_TEXT = 4096
 NT_GNU_BUILD_ID = 3
+KALLSYMS = ("names", "num_syms", "token_table", "token_index", "offsets", "relative_base", "addresses")
 #: what else is remembered, and the symbol it is (arch/x86/include/asm/pgtable_64.h: swapper_pg_dir is a macro)
 MORE_PLACES = {"swapper_pg_dir": "init_top_pgt"} | {
     name: name for name in ("_stext", "init_uts_ns", "vmcoreinfo_data", "__start_notes", "__stop_notes")}
@@ -46,13 +50,8 @@ def attach_machine(target: Target, physical: Memory, cpus: list[Cpu]) -> bool:
     for space, image, how in spaces_of_cpus(physical, target.arch, cpus):
         if image.start == START:  # hundreds of MiB to look through
             continue
-        for row in _known():
-            info = _recall(row, space, image)
-            if info is not None:
-                attach_kernel(target, physical, info)
-                _keep_constants(target, image, str(row.get("build id")))
-                target.findings["kernel"] = f"{info.release}, {how}, known by its build id"
-                return True
+        if _attach_known(target, physical, space, image, how):
+            return True
         for data in looks(space, image):
             found = _look_through(image, data)
             if found is not None:
@@ -65,8 +64,42 @@ def attach_machine(target: Target, physical: Memory, cpus: list[Cpu]) -> bool:
     return False
 
 
+def attach_known(target: Target, physical: Memory, cpus: list[Cpu]) -> bool:
+    """As :func:`attach_machine`, but only a kernel that was found before; no memory is looked through."""
+    return any(image.start != START and _attach_known(target, physical, space, image, how)
+               for space, image, how in spaces_of_cpus(physical, target.arch, cpus))
+
+
+def _attach_known(target: Target, physical: Memory, space: AddressSpace, image: Image, how: str) -> bool:
+    for row in _known():
+        info = _recall(row, space, image)
+        if info is not None:
+            attach_kernel(target, physical, info)
+            _keep_constants(target, image, str(row.get("build id")))
+            target.findings["kernel"] = f"{info.release}, {how}, known by its build id"
+            return True
+    return False
+
+
+def remember(target: Target) -> None:
+    """Have the kernel of *target*, a machine, known the next time; its VMCOREINFO tells of kallsyms since Linux 6.0."""
+    info = target.vmcoreinfo
+    tables = [f"kallsyms_{name}" for name in KALLSYMS]
+    if info is None or info.symbol(tables[0]) is None or not isinstance(target.kernel, AddressSpace):
+        return
+    places = {name: at for name in tables if (at := info.symbol(name)) is not None}
+    for name, symbol in MORE_PLACES.items():
+        found = target.symbols.own(symbol)
+        if found is not None:
+            places[name] = found.address
+    with suppress(KshellError):
+        _remember(target, find_image(target.kernel), places)
+
+
 def _look_through(image: Image, data: list[Run]) -> tuple[dict[str, int], str] | None:
     """Return (addresses of what is needed, release) of the kernel whose bytes are in *data*; None: it is not there."""
+    from kshell.types.kallsyms_scan import scan_kallsyms
+
     text = banner(data)
     if text is None:
         return None
@@ -151,6 +184,8 @@ def _info(space: AddressSpace, image: Image, places: dict[str, int], release: st
 
 def _remember(target: Target, image: Image, places: dict[str, int]) -> None:
     """Keep where the tables of *target*'s kernel are; failing that costs nothing."""
+    from kshell.target.vmlinux import image_build_id
+
     built = image_build_id(target)
     if built is not None:
         offsets = {name: address - image.start for name, address in places.items()}
@@ -159,4 +194,4 @@ def _remember(target: Target, image: Image, places: dict[str, int]) -> None:
         cache.store("kernels", "known", VERSION, json.dumps(rows).encode())
 
 
-__all__ = ["attach_machine"]
+__all__ = ["attach_known", "attach_machine", "remember"]

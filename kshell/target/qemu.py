@@ -22,7 +22,8 @@ from kshell.memory.overlay import Overlay
 from kshell.memory.qmp import Qmp, QmpError, monitor_line
 from kshell.memory.qmpmem import QmpMemory, parse_words
 from kshell.target.control import Control
-from kshell.target.kernels import attach_found
+from kshell.target.kernels import attach_found, is_crash_kernel
+from kshell.target.known import attach_known, remember
 from kshell.target.target import Cpu, Target
 
 if TYPE_CHECKING:
@@ -112,7 +113,8 @@ def open_qmp(address: str, mode: str = "r", *, pause: bool = False) -> Target:
     name = f"qmp:{address}"
     facts = ("query-target", "query-name", "query-version", "query-status")
     try:
-        *told, tree = qmp.execute_all(*((command, {}) for command in facts), monitor_line("info mtree -f"))
+        *told, tree, registers = qmp.execute_all(
+            *((command, {}) for command in facts), monitor_line("info mtree -f"), monitor_line("info registers -a"))
         machine, called, version, status = map(_object, facts, told)
         arch = arch_of_machine(str(machine.get("arch")))
         target = Target(name, "", arch, mode=mode, live=True)
@@ -126,13 +128,28 @@ def open_qmp(address: str, mode: str = "r", *, pause: bool = False) -> Target:
         _describe(target, str(called.get("name") or ""), version.get("qemu"), pieces)
         with target.question():
             physical = _memory(target, qmp, control, pieces)
-            _attach(target, physical, mode, "the virtual machine")
+            cpus = parse_registers(registers) if isinstance(registers, str) else []
+            if not _attach_known(target, Overlay(physical) if mode == "c" else physical, cpus):
+                _attach(target, physical, mode, "the virtual machine")
+                remember(target)
         if status.get("running"):
             target.unsettled()
     except BaseException:
         target.close()
         raise
     return target
+
+
+def _attach_known(target: Target, physical: Memory, cpus: list[Cpu]) -> bool:
+    """Attach the kernel that runs on *cpus* if it was here before: nothing is looked for in the memory then.
+
+    A crash kernel is not meant: the one that died lies in the memory.
+    """
+    if attach_known(target, physical, cpus):
+        if not is_crash_kernel(target):
+            return True
+        target.forget_kernel()
+    return False
 
 
 def _attach(target: Target, physical: Memory, mode: str, what: str) -> None:

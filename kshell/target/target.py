@@ -340,7 +340,7 @@ class Target:
 
     def forget_kernel(self) -> None:
         """Forget what was found by the kernel that is attached: another one takes its place."""
-        self._symbols = self._types = self._percpu = None
+        self._symbols = self._types = self._percpu = self.constants = None
         self._spaces.clear()
         for word in ("symbols", "types", "modules", "module types", "direct map", "VMCOREINFO", "kallsyms", "deduced"):
             self.findings.pop(word, None)

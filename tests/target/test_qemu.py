@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,10 +24,11 @@ from kshell.linux.processes import cmdline, user_memory
 from kshell.memory.guestram import GuestRam, parse_mtree
 from kshell.memory.qmp import Qmp, QmpError
 from kshell.memory.qmpmem import QmpMemory
-from kshell.target import qemu
+from kshell.target import kernels, qemu
 from kshell.target.formats import Options
 from kshell.target.open import open_target
 from kshell.target.qemu import QmpControl, parse_registers
+from kshell.target.scan import find_vmcoreinfo
 from kshell.target.target import Target
 from tests.guest.machine import _dying_with_us as dying_with_us
 from tests.guest.machine import qemu_program
@@ -79,6 +81,33 @@ def test_the_processes_are_those_of_the_guest(target: Target, live_guest: Runnin
     assert data == bytes((7 * i + 3) & 255 for i in range(told["pattern_size"] - 4, told["pattern_size"]))
     assert fault is not None
     assert fault.reason is Reason.NOT_MAPPED
+
+
+def test_a_kernel_that_was_here_before_is_not_looked_for(
+    live_guest: RunningGuest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("KSHELL_CACHE", "")
+    with opened(live_guest, "qmp") as target:
+        assert "VMCOREINFO" in target.findings
+        first = {task.comm for task in tasks.iter_processes(target)}
+    searched = []
+    plain = find_vmcoreinfo
+
+    def watched(*arguments: Any) -> Any:
+        searched.append(arguments)
+        return plain(*arguments)
+
+    monkeypatch.setattr(kernels, "find_vmcoreinfo", watched)
+    with opened(live_guest, "qmp") as target:
+        assert "known by its build id" in target.findings["kernel"]
+        assert first == {task.comm for task in tasks.iter_processes(target)}
+        assert target.symbol("init_task").address and target.type("struct task_struct").size
+    assert not searched
+    monkeypatch.setattr(qemu, "is_crash_kernel", lambda target: True)  # the one that died is meant
+    with opened(live_guest, "qmp") as target:
+        assert "VMCOREINFO" in target.findings and "known" not in target.findings["kernel"]
+    assert searched
 
 
 def test_symbols_are_those_of_kallsyms(target: Target, live_guest: RunningGuest) -> None:
