@@ -32,6 +32,7 @@ def test_makedumpfile_took_pages_of_tasks_for_user_memory(guest_kdump_612: Guest
     with open_target(str(guest_kdump_612.folder / "vmcore")) as whole:
         processes = [task.address for task in tasks.iter_processes(whole)]
         threads = [task.address for task in tasks.iter_threads(whole)]
+        lists = {line: ask(whole, line) for line in ("::taskq", "::netstat", "::sonode", "::taskq_entry")}
     with open_target(str(guest_kdump_612.folder / "makedumpfile.zlib")) as target:
         for every, found in ((processes, tasks.iter_processes(target)), (threads, tasks.iter_threads(target))):
             there = readable(target, every)
@@ -51,7 +52,7 @@ def test_makedumpfile_took_pages_of_tasks_for_user_memory(guest_kdump_612: Guest
         for line, row, told in (("::taskq", "events", "lists"), ("::netstat", "", "chains"),
                                 ("::sonode", "netlink", "chains"), ("::taskq_entry", "", "lists")):
             answer = ask(target, line)
-            assert row in answer and f"{told} cannot be read" in answer, answer
+            assert row in answer and (answer == lists[line] or f"{told} cannot be read" in answer), answer
         status = ask(target, "::status -v")
         assert re.search(r"module types: BTF of [1-9] modules; not all: .*, and \d more like it", status)
 
