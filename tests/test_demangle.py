@@ -89,6 +89,7 @@ def test_in_the_shell() -> None:
             assert "zoo::cages:" in said.out and re.search(rf"call\s+0x\w+\s+<{re.escape(hold)}>", said.out)
             assert f"{hold}|_ZN3zoo4CageIiE4holdERKSt6vectorIiSaIiEE" in said.out
             rows = [json.loads(line) for line in ask(place, "$c", json=True).out.splitlines()]
-            assert rows[2]["symbol"] == "_ZN4core3fmt5Write9write_fmt17h0123456789abcdefE", "what can be typed"
+            typed = "_ZN4core3fmt5Write9write_fmt17h0123456789abcdefE"
+            assert typed in [row["symbol"] for row in rows], "what can be typed"
         finally:
             child.kill()
