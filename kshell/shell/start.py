@@ -120,6 +120,7 @@ def start(request: Request) -> int:
         from kshell.bugs import keep_trace
 
         console.error(keep_trace(error, "kshell"))
+        console.end_command()
         return 1
     session.attach(target)
     try:

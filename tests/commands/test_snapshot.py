@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.commands.running import commands, kshell, rows
 from tests.guest.image import GuestImage
 from tests.guest.oracle import Oracle
 from tests.guest.qemu import RunningGuest
 
 pytest_plugins = ["tests.guest.fixtures"]
 pytestmark = pytest.mark.guest
-
-
-def kshell(*words: str, status: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run([sys.executable, "-m", "kshell", "-q", *words], capture_output=True, text=True, timeout=120)
-    assert done.returncode == status, done.stderr
-    assert "Traceback" not in done.stderr
-    return done
-
-
-def rows(*words: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in kshell("--json", *words).stdout.splitlines()]
-
-
-def commands(*lines: str) -> list[str]:
-    return [word for line in lines for word in ("-e", line)]
 
 
 def test_a_number_a_struct_and_a_range(guest_61: GuestImage) -> None:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.commands.running import commands, kshell, rows
 from tests.guest.oracle import Oracle
 from tests.guest.qemu import RunningGuest
 from tests.programs import compiled
@@ -20,21 +19,6 @@ from tests.target.test_qemu import place
 
 pytest_plugins = ["tests.guest.fixtures"]
 Child = subprocess.Popen[bytes]
-
-
-def kshell(*words: str, status: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run([sys.executable, "-m", "kshell", "-q", *words], capture_output=True, text=True, timeout=240)
-    assert done.returncode == status, done.stderr
-    assert "Traceback" not in done.stderr
-    return done
-
-
-def rows(*words: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in kshell("--json", *words).stdout.splitlines()]
-
-
-def commands(*lines: str) -> list[str]:
-    return [word for line in lines for word in ("-e", line)]
 
 
 @pytest.fixture

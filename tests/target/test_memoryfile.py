@@ -21,7 +21,8 @@ from tests.guest.build import boot
 from tests.guest.fixtures import have
 from tests.guest.oracle import Oracle
 from tests.guest.spec import named_spec
-from tests.target.test_qemu import machine, place
+from tests.target.test_qemu import place
+from tests.target.test_qmp_damage import machine
 
 pytest_plugins = ["tests.guest.fixtures"]
 
